@@ -1,0 +1,290 @@
+"""What the broker does with each message of a client. Pure.
+
+Every verb is idempotent, so that a client that heard no answer simply asks again. What the core does not hold (ended jobs, results, pages)
+the shell has looked up before and hands in as `Found`; `lookup_for` says what that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ktrdr_broker.intake import Intake
+from ktrdr_broker.leases import Leases
+from ktrdr_broker.ledger import Ledger
+from ktrdr_broker.model import Found, Job, Lookup, PageQuery
+from ktrdr_broker.queues import Queues
+from ktrdr_broker.registry import Registry
+from ktrdr_broker.views import Explainer, job_view, status_document, worker_view
+from ktrdr_zmq import messages as m
+from ktrdr_zmq.jobs import HELD, JOB_ID_SIZE, TERMINAL, JobState
+
+MAX_PAGE: Final = 1000
+LOG_ARTIFACT: Final = "log"
+
+
+def lookup_for(message: m.Message) -> Lookup | None:
+    """What the store must be asked before this message can be handled."""
+    if isinstance(message, m.Submit):
+        return Lookup(ids=tuple(item.job_id for item in message.items))
+    if isinstance(message, (m.Status, m.CancelJobs)):
+        return Lookup(refs=tuple(message.refs))
+    if isinstance(message, m.Retry):
+        return Lookup(refs=(message.ref,), ids=(message.new_id,))
+    if isinstance(message, m.ResultGet):
+        return Lookup(refs=(message.ref,), results=True)
+    if isinstance(message, (m.Logs, m.Explain)):
+        return Lookup(refs=(message.ref,))
+    if isinstance(message, m.List):
+        limit = min(max(message.limit, 1), MAX_PAGE)
+        query = PageQuery(
+            tuple(message.states), tuple(message.kinds), tuple(message.labels), message.name, message.since, message.before_seq, limit
+        )
+        return Lookup(page=query)
+    if isinstance(message, m.Admin):
+        return _admin_lookup(message)
+    return None
+
+
+def _admin_lookup(message: m.Admin) -> Lookup | None:
+    args = message.args
+    if message.action in ("rm", "priority"):
+        return Lookup(refs=tuple(str(ref) for ref in args.get("refs", ())))
+    before = args.get("before", 0)
+    if message.action == "prune" and isinstance(before, int) and before > 0:
+        return Lookup(prune_before=before)
+    return None
+
+
+class AdminError(Exception):
+    """An ADMIN request that makes no sense; its text goes back to the client."""
+
+
+class ClientDesk:
+    """Handles the client ROUTER's messages."""
+
+    def __init__(
+        self, ledger: Ledger, registry: Registry, queues: Queues, leases: Leases, intake: Intake, version: str, started_wall: int
+    ) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._queues = queues
+        self._leases = leases
+        self._intake = intake
+        self._version = version
+        self._started_wall = started_wall
+        self._explainer = Explainer(ledger, registry, queues)
+        self._clients: dict[bytes, float] = {}
+        self._verbs: dict[type[m.Message], Callable[[bytes, Any, list[bytes], Found], None]] = {
+            m.Submit: self._submit, m.Status: self._status, m.List: self._list, m.CancelJobs: self._cancel, m.Retry: self._retry,
+            m.ResultGet: self._result, m.Logs: self._logs, m.Snapshot: self._snapshot, m.Workers: self._workers,
+            m.Explain: self._explain, m.Admin: self._admin, m.ClientPing: self._ping, m.Have: self._have,
+        }  # fmt: skip
+
+    def message(self, peer: bytes, message: Any, bodies: list[bytes], found: Found) -> None:
+        """Handle one message; a stranger is asked for HELLO first."""
+        if isinstance(message, m.ClientHello):
+            self._hello(peer, message)
+        elif peer not in self._clients:
+            self._nack(peer, "HELLO_REQUIRED", message, "Say HELLO first.", retryable=True)
+        else:
+            self._clients[peer] = self._ledger.now
+            self._verbs[type(message)](peer, message, bodies, found)
+
+    def forget_silent(self) -> None:
+        """Drop clients that have not been heard of for long."""
+        horizon = self._ledger.now - self._ledger.config.forget_client_after
+        for peer in [peer for peer, seen in self._clients.items() if seen < horizon]:
+            del self._clients[peer]
+
+    # ------------------------------------------------------------ dialogue
+
+    def _hello(self, peer: bytes, hello: m.ClientHello) -> None:
+        ledger = self._ledger
+        if m.MAJOR not in hello.info.versions:
+            self._nack(peer, "VERSION", hello, f"This broker speaks protocol version {m.MAJOR}.")
+            return
+        if len(self._clients) >= ledger.config.max_clients and peer not in self._clients:
+            self._nack(peer, "QUEUE_FULL", hello, "This broker has as many clients as it may have.", retryable=True)
+            return
+        self._clients[peer] = ledger.now
+        ok = m.ClientHelloOk(
+            hello.request, ledger.epoch, ledger.store_id, ledger.config.max_message, ledger.config.max_inline_result, self._version
+        )
+        ledger.to_client(peer, ok)
+
+    def _ping(self, peer: bytes, message: m.ClientPing, bodies: list[bytes], found: Found) -> None:
+        self._ledger.to_client(peer, m.ClientPong(message.request, self._ledger.epoch), urgent=True)
+
+    def _have(self, peer: bytes, message: m.Have, bodies: list[bytes], found: Found) -> None:
+        self._ledger.to_client(peer, m.HaveReply(message.request, self._ledger.present(message.digests)))
+
+    # ------------------------------------------------------------ jobs
+
+    def _submit(self, peer: bytes, message: m.Submit, bodies: list[bytes], found: Found) -> None:
+        replies = [self._intake.take(item, body, found) for item, body in zip(message.items, bodies, strict=True)]
+        self._ledger.to_client(peer, m.SubmitAck(message.request, replies))
+
+    def _status(self, peer: bytes, message: m.Status, bodies: list[bytes], found: Found) -> None:
+        jobs, errors = self._resolve(message.refs, found)
+        self._ledger.to_client(peer, m.StatusReply(message.request, [job_view(job, details=message.details) for job in jobs], errors))
+
+    def _list(self, peer: bytes, message: m.List, bodies: list[bytes], found: Found) -> None:
+        rows = [self._ledger.jobs.get(job.job_id, job) for job in found.page]
+        limit = min(max(message.limit, 1), MAX_PAGE)
+        more = rows[-1].seq if len(rows) >= limit else 0
+        self._ledger.to_client(peer, m.ListReply(message.request, [job_view(job, details=message.details) for job in rows], more))
+
+    def _cancel(self, peer: bytes, message: m.CancelJobs, bodies: list[bytes], found: Found) -> None:
+        jobs, errors = self._resolve(message.refs, found)
+        for job in jobs:
+            self._leases.cancel(job, min(max(message.grace, 0.0), 3600.0))
+        self._ledger.to_client(peer, m.CancelReply(message.request, [job_view(job) for job in jobs], errors))
+
+    def _retry(self, peer: bytes, message: m.Retry, bodies: list[bytes], found: Found) -> None:
+        again = self._ledger.jobs.get(message.new_id) or found.jobs.get(message.new_id)
+        jobs, errors = self._resolve([message.ref], found)
+        if again is not None:
+            self._ledger.to_client(peer, m.RetryReply(message.request, job_view(again)))
+        elif errors:
+            self._nack(peer, errors[0].code, message, errors[0].text)
+        elif jobs[0].state not in TERMINAL:
+            self._nack(peer, "CONFLICT", message, f"The job has not ended: it is {jobs[0].state.value}.")
+        elif len(message.new_id) != JOB_ID_SIZE:
+            self._nack(peer, "BAD_SPEC", message, f"A job id has {JOB_ID_SIZE} octets.")
+        elif self._intake.storage_trouble:
+            self._nack(peer, "STORAGE", message, self._intake.storage_trouble, retryable=True)
+        else:
+            job = self._intake.repeat(jobs[0], message.new_id)
+            self._ledger.to_client(peer, m.RetryReply(message.request, job_view(job)))
+
+    def _result(self, peer: bytes, message: m.ResultGet, bodies: list[bytes], found: Found) -> None:
+        jobs, errors = self._resolve([message.ref], found)
+        if errors:
+            self._nack(peer, errors[0].code, message, errors[0].text)
+            return
+        job = jobs[0]
+        body = found.results.get(job.job_id, b"")
+        dropped = job.state is JobState.DONE and job.result_size > 0 and not body
+        reply = m.ResultReply(message.request, job_view(job, details=True), len(body), dropped)
+        self._ledger.to_client(peer, reply, (body,) if body else ())
+
+    def _logs(self, peer: bytes, message: m.Logs, bodies: list[bytes], found: Found) -> None:
+        jobs, errors = self._resolve([message.ref], found)
+        if errors:
+            self._nack(peer, errors[0].code, message, errors[0].text)
+            return
+        job = jobs[0]
+        lease = self._leases.by_token.get(job.token)
+        if job.state in HELD and lease is not None and lease.worker.peer:
+            limit = min(max(message.limit, 1), 1 << 20)
+            tail = m.Tail(message.request, peer, job.job_id, job.token, max(message.offset, 0), limit)
+            self._ledger.to_worker(lease.worker.peer, tail)
+            return
+        artifact = next((a for a in job.artifacts if a.name == LOG_ARTIFACT), None)
+        ended = job.state in TERMINAL
+        self._ledger.to_client(peer, m.LogsReply(message.request, message.offset, 0, ended, artifact))
+
+    def _snapshot(self, peer: bytes, message: m.Snapshot, bodies: list[bytes], found: Found) -> None:
+        limit = min(max(message.limit, 1), MAX_PAGE)
+        rows = sorted((job for job in self._ledger.jobs.values() if job.seq > message.after_seq), key=lambda job: job.seq)
+        page = rows[:limit]
+        following = page[-1].seq if len(rows) > limit else 0
+        self._ledger.to_client(peer, m.SnapshotReply(message.request, [job_view(job) for job in page], following))
+
+    def _explain(self, peer: bytes, message: m.Explain, bodies: list[bytes], found: Found) -> None:
+        jobs, errors = self._resolve([message.ref], found)
+        if errors:
+            self._nack(peer, errors[0].code, message, errors[0].text)
+            return
+        text, lines = self._explainer.explain(jobs[0])
+        self._ledger.to_client(peer, m.ExplainReply(message.request, job_view(jobs[0]), text, lines))
+
+    def _workers(self, peer: bytes, message: m.Workers, bodies: list[bytes], found: Found) -> None:
+        views = [worker_view(worker, self._ledger.now) for worker in self._registry]
+        self._ledger.to_client(peer, m.WorkersReply(message.request, views))
+
+    def _resolve(self, refs: list[str], found: Found) -> tuple[list[Job], list[m.RefError]]:
+        """References to rows: what the core holds is newer than what the store had."""
+        jobs, errors = [], []
+        for ref in refs:
+            ids = found.refs.get(ref, [])
+            if len(ids) == 1:
+                job = self._ledger.jobs.get(ids[0]) or found.jobs.get(ids[0])
+                if job is not None:
+                    jobs.append(job)
+                    continue
+            code, text = ("AMBIGUOUS_JOB", f"Several jobs begin with {ref}.") if len(ids) > 1 else ("UNKNOWN_JOB", f"There is no job {ref}.")
+            errors.append(m.RefError(ref, code, text))
+        return jobs, errors
+
+    # ------------------------------------------------------------ administration
+
+    def _admin(self, peer: bytes, message: m.Admin, bodies: list[bytes], found: Found) -> None:
+        try:
+            document = self._administer(message.action, message.args, found)
+        except AdminError as error:
+            self._nack(peer, "BAD_SPEC", message, str(error))
+            return
+        self._ledger.to_client(peer, m.AdminReply(message.request, document))
+
+    def _administer(self, action: str, args: dict[str, Any], found: Found) -> dict[str, Any]:
+        if action == "status":
+            document = status_document(self._ledger, self._registry, self._queues)
+            document |= {"version": self._version, "started_at": self._started_wall, "storage": self._intake.storage_trouble or "ok"}
+            return document
+        if action in ("drain", "undrain"):
+            return self._drain(args, on=action == "drain")
+        if action in ("pause", "unpause"):
+            self._queues.paused = action == "pause"
+            return {"paused": self._queues.paused}
+        if action == "priority":
+            return self._reprioritise(args, found)
+        if action == "prune":
+            return {"removed": self.prune(found.prunable, keep_models=True)}
+        if action == "rm":
+            jobs, errors = self._resolve([str(ref) for ref in args.get("refs", ())], found)
+            if errors:
+                raise AdminError(errors[0].text)
+            if any(job.state not in TERMINAL for job in jobs):
+                raise AdminError("Only ended jobs can be removed; cancel the others first.")
+            return {"removed": self.prune(jobs, keep_models=False)}
+        raise AdminError(f"There is no administrative action {action!r}.")
+
+    def _drain(self, args: dict[str, Any], *, on: bool) -> dict[str, Any]:
+        worker = self._registry.workers.get(str(args.get("worker_id", "")))
+        if worker is None:
+            raise AdminError(f"There is no worker {args.get('worker_id', '')}.")
+        worker.cordoned = on
+        self._ledger.to_worker(worker.peer, m.Drain(on=on, stop=bool(args.get("stop")), leave=bool(args.get("leave"))))
+        return {"worker_id": worker.worker_id, "draining": on, "running": len(worker.leases)}
+
+    def _reprioritise(self, args: dict[str, Any], found: Found) -> dict[str, Any]:
+        jobs, errors = self._resolve([str(ref) for ref in args.get("refs", ())], found)
+        priority = args.get("priority")
+        if errors or not isinstance(priority, int) or not -1000 <= priority <= 1000:
+            raise AdminError(errors[0].text if errors else "A priority is a whole number between -1000 and 1000.")
+        changed = 0
+        for job in jobs:
+            if job.job_id in self._queues.jobs:
+                self._queues.reprioritise(job, priority)
+                self._ledger.save(job)
+                changed += 1
+        return {"changed": changed}
+
+    def prune(self, jobs: list[Job], *, keep_models: bool) -> int:
+        """Remove ended jobs; those that carry a model stay until somebody removes them by name."""
+        removed = 0
+        for job in jobs:
+            is_model = any(artifact.name == "model" for artifact in job.artifacts)
+            if job.state in TERMINAL and job.job_id not in self._ledger.jobs and not (keep_models and is_model):
+                self._ledger.remove(job)
+                removed += 1
+        return removed
+
+    def _nack(self, peer: bytes, code: str, message: Any, text: str, *, retryable: bool = False) -> None:
+        nack = m.Nack(
+            code=code, verb=m.VERBS[type(message)], request=message.request, retryable=retryable, epoch=self._ledger.epoch, text=text,
+            versions=[m.MAJOR],
+        )  # fmt: skip
+        self._ledger.to_client(peer, nack)

@@ -1,0 +1,124 @@
+"""Whether a submitted job is accepted. Pure.
+
+Checks go in the order in which a person can do something about them: what was said before (idempotency), the specification, capability,
+limits, inputs. So "No training workers" comes before any upload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+import msgspec
+
+from ktrdr_broker.ledger import Ledger
+from ktrdr_broker.model import Found, Job
+from ktrdr_broker.queues import Queues
+from ktrdr_broker.registry import Registry
+from ktrdr_zmq.jobs import JOB_ID_SIZE, Device, JobSpec, JobState, Reason, no_workers_text
+from ktrdr_zmq.messages import SubmitItem, SubmitReply
+
+KIND: Final = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+_SPEC: Final = msgspec.msgpack.Decoder(JobSpec)
+
+
+class Intake:
+    """Turns SUBMIT items into jobs, or into refusals that say what to do."""
+
+    def __init__(self, ledger: Ledger, registry: Registry, queues: Queues) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._queues = queues
+        self.storage_trouble = ""
+        self.closing = False
+
+    def take(self, item: SubmitItem, body: bytes, found: Found) -> SubmitReply:
+        """Accept one job, or refuse it."""
+        if len(item.job_id) != JOB_ID_SIZE:
+            return SubmitReply(item.job_id, "BAD_SPEC", f"A job id has {JOB_ID_SIZE} octets.")
+        digest = hashlib.sha256(item.spec + body).digest()
+        before = self._ledger.jobs.get(item.job_id) or found.jobs.get(item.job_id) or found.known.get(item.job_id)
+        if before is not None:
+            if before.digest == digest:
+                return SubmitReply(item.job_id, "OK")
+            return SubmitReply(item.job_id, "CONFLICT", "Another job has this id.")
+        try:
+            spec = _SPEC.decode(item.spec)
+        except msgspec.MsgspecError as error:
+            return SubmitReply(item.job_id, "BAD_SPEC", f"The job's specification is wrong: {error}")
+        refusal = _misfit(spec) or self._refusal(spec, body)
+        if refusal is not None:
+            refusal.job_id = item.job_id
+            return refusal
+        return self._accept(item, spec, body, digest)
+
+    def _accept(self, item: SubmitItem, spec: JobSpec, body: bytes, digest: bytes) -> SubmitReply:
+        ledger = self._ledger
+        job = Job(
+            job_id=item.job_id, seq=ledger.next_seq(), spec=spec, spec_raw=item.spec, body=body, digest=digest, submitted_at=ledger.wall,
+            state=JobState.QUEUED, reason=Reason.SUBMITTED, priority=spec.priority, ready=ledger.now,
+        )  # fmt: skip
+        ledger.add(job)
+        self._queues.add(job)
+        notice = ""
+        if not self._registry.capable(spec, ledger.now):
+            notice = f"Queued until a worker comes. {no_workers_text(spec.kind)}"
+        elif self._queues.paused:
+            notice = "Queued: dispatch is paused."
+        return SubmitReply(item.job_id, "OK", notice=notice)
+
+    def repeat(self, old: Job, new_id: bytes) -> Job:
+        """A new job like an ended one (`retry`); it waits for a worker if none is there."""
+        ledger = self._ledger
+        spec = msgspec.structs.replace(old.spec, retry_of=old.job_id, queue=True)
+        raw = msgspec.msgpack.encode(spec)
+        job = Job(
+            job_id=new_id, seq=ledger.next_seq(), spec=spec, spec_raw=raw, body=old.body, digest=hashlib.sha256(raw + old.body).digest(),
+            submitted_at=ledger.wall, state=JobState.QUEUED, reason=Reason.SUBMITTED, priority=spec.priority, ready=ledger.now,
+        )  # fmt: skip
+        ledger.add(job)
+        self._queues.add(job)
+        return job
+
+    def _refusal(self, spec: JobSpec, body: bytes) -> SubmitReply | None:
+        """Reasons that lie in the cluster as it is now."""
+        ledger, config = self._ledger, self._ledger.config
+        if self.closing:
+            return SubmitReply(b"", "SHUTTING_DOWN", "The broker is shutting down.", True, 5.0)
+        if self.storage_trouble:
+            return SubmitReply(b"", "STORAGE", f"The broker cannot write to its disk: {self.storage_trouble}", True, 5.0)
+        if not spec.queue and not self._registry.capable(spec, ledger.now):
+            return SubmitReply(b"", "NO_CAPABLE_WORKER", self._nobody(spec))
+        if len(body) > config.max_body:
+            text = f"The job's body has {len(body):,} octets; the limit is {config.max_body:,}. Put large data into an artifact."
+            return SubmitReply(b"", "TOO_LARGE", text)
+        if len(self._queues) >= config.max_queued_jobs or self._queues.octets + len(body) > config.max_queued_octets:
+            return SubmitReply(b"", "QUEUE_FULL", f"The queue is full ({len(self._queues):,} jobs wait).", True, 2.0)
+        missing = ledger.missing([digest for _, digest in spec.inputs])
+        if missing:
+            return SubmitReply(b"", "MISSING_ARTIFACT", "An input is not stored; upload it first.", True, missing=missing)
+        return None
+
+    def _nobody(self, spec: JobSpec) -> str:
+        if spec.device is not Device.AUTO and any(worker.offers(spec.kind, spec.schema) for worker in self._registry):
+            return f"No {spec.device.value.upper()} worker available for {spec.kind}. Start one, or let the job use any device."
+        return no_workers_text(spec.kind)
+
+
+def _misfit(spec: JobSpec) -> SubmitReply | None:
+    """Reasons that lie in the specification itself."""
+    problem = ""
+    if not KIND.fullmatch(spec.kind):
+        problem = f"{spec.kind!r} is no name for a kind of job."
+    elif min(spec.gpu_wait, spec.run_timeout, spec.queue_timeout, spec.reclaim_after, spec.memory_limit) < 0:
+        problem = "A duration or limit is negative."
+    elif not (1 <= spec.max_crashes <= 100 and 0 <= spec.max_losses <= 1000 and 1 <= spec.threads <= 1024):
+        problem = "max_crashes is 1 to 100, max_losses 0 to 1000, threads 1 to 1024."
+    elif not -1000 <= spec.priority <= 1000:
+        problem = "A priority is between -1000 and 1000."
+    elif any(len(digest) != 32 for _, digest in spec.inputs):
+        problem = "An input is not named by a SHA-256 digest."
+    elif len(spec.name) > 200 or len(spec.submitter) > 200 or len(spec.labels) > 64:
+        problem = "The name, the submitter or the labels are too long."
+    return SubmitReply(b"", "BAD_SPEC", problem) if problem else None

@@ -1,0 +1,432 @@
+"""What the two built-in jobs return: one typed schema for the worker that writes it and for everybody who reads it.
+
+Names, units and the rule of which figure may be undefined live here and nowhere else; ``docs/metrics.md`` is compared with
+``METRICS`` by a test. An undefined figure is ``None``, never 0, NaN or infinity. A field that is missing is an error, and a
+document of a newer schema is refused by name. Nothing here imports NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, Literal, TypeVar, cast
+
+import msgspec
+
+from ktrdr_zmq.errors import NewerSchema, PayloadError
+
+SCHEMA: Final = 1
+
+TrainingMetric = Literal[
+    "accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss"
+]
+_D = TypeVar("_D", bound="Document")
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """What a figure means.
+
+    Attributes
+    ----------
+    unit : str
+        ``fraction`` (0.05 is 5 %), ``ratio``, ``currency`` (of the account), ``days`` (calendar), ``bars``, ``count``, ``nats``.
+    meaning : str
+        One line, the same as in docs/metrics.md.
+    undefined : str
+        When the figure is ``None``; empty where it always has a value.
+    better : int
+        1: higher is better, -1: lower is better, 0: neither.
+    """
+
+    unit: str
+    meaning: str
+    undefined: str = ""
+    better: int = 0
+
+
+CLASSIFICATION_METRICS: Final[Mapping[str, Metric]] = {
+    "samples": Metric("count", "Samples of the part that were scored."),
+    "accuracy": Metric("fraction", "Samples whose most probable class is the true one.", better=1),
+    "balanced_accuracy": Metric("fraction", "Mean of the recalls of the classes that occur in the part.", better=1),
+    "macro_f1": Metric(
+        "fraction", "Mean of the F1 scores of the classes that occur in the part or were predicted.", better=1
+    ),
+    "mcc": Metric(
+        "ratio",
+        "Matthews correlation coefficient for several classes (Gorodkin 2004), -1 to 1.",
+        "only one class is true, or only one was predicted",
+        better=1,
+    ),
+    "log_loss": Metric("nats", "Mean negative logarithm of the probability given to the true class.", better=-1),
+}
+
+BACKTEST_METRICS: Final[Mapping[str, Metric]] = {
+    "duration_days": Metric("days", "From the open of the first bar of the window to the close of its last."),
+    "exposure_time": Metric("fraction", "Bars in which a position was held, of all bars of the window."),
+    "equity_final": Metric("currency", "Equity after the last bar, with every position closed.", better=1),
+    "equity_peak": Metric("currency", "Highest equity at a bar's close, the starting capital included.", better=1),
+    "total_return": Metric("fraction", "Final equity over starting capital, less one.", better=1),
+    "buy_hold_return": Metric("fraction", "Last close over the close of the first bar, less one; without costs."),
+    "annual_return": Metric(
+        "fraction",
+        "Growth of equity raised to (periods per year / number of session returns), less one.",
+        "final equity is not positive",
+        better=1,
+    ),
+    "cagr": Metric(
+        "fraction", "Growth of equity raised to (365.25 / duration_days), less one.", "final equity is not positive", better=1
+    ),
+    "annual_volatility": Metric(
+        "fraction",
+        "Standard deviation (ddof 1) of session returns times the root of the periods per year.",
+        "fewer than two session returns",
+        better=-1,
+    ),
+    "sharpe_ratio": Metric(
+        "ratio",
+        "Mean over standard deviation (ddof 1) of session returns, times the root of the periods per year; risk-free rate 0.",
+        "fewer than two session returns, or they do not vary",
+        better=1,
+    ),
+    "sortino_ratio": Metric(
+        "ratio",
+        "Mean session return over the root of the mean of squared negative ones, times the root of the periods per year.",
+        "fewer than two session returns, or none is negative",
+        better=1,
+    ),
+    "calmar_ratio": Metric(
+        "ratio", "annual_return over the size of max_drawdown.", "there was no drawdown, or no annual_return", better=1
+    ),
+    "max_drawdown": Metric(
+        "fraction", "Deepest fall of equity at a bar's close below its highest before; zero or negative.", better=1
+    ),
+    "avg_drawdown": Metric(
+        "fraction", "Mean depth of the drawdowns, each from a peak to its recovery or the end.", "there was no drawdown", better=1
+    ),
+    "max_drawdown_days": Metric("days", "Longest drawdown, from its peak to its recovery or the end.", "there was no drawdown", -1),
+    "avg_drawdown_days": Metric("days", "Mean length of the drawdowns.", "there was no drawdown", -1),
+    "trades": Metric("count", "Closed trades, one that was closed by the end of the window included."),
+    "long_trades": Metric("count", "Trades that bought first."),
+    "short_trades": Metric("count", "Trades that sold first."),
+    "win_rate": Metric("fraction", "Trades with a profit after costs, of all trades.", "no trades", better=1),
+    "best_trade": Metric("fraction", "Highest PnL of a trade over its value at entry.", "no trades", better=1),
+    "worst_trade": Metric("fraction", "Lowest PnL of a trade over its value at entry.", "no trades", better=1),
+    "avg_trade": Metric("fraction", "Mean PnL of the trades over their values at entry.", "no trades", better=1),
+    "avg_bars_held": Metric("bars", "Mean number of bars in which a trade was open.", "no trades"),
+    "max_bars_held": Metric("bars", "Greatest number of bars in which a trade was open.", "no trades"),
+    "profit_factor": Metric(
+        "ratio", "Sum of profits over the size of the sum of losses, after costs.", "no trade lost", better=1
+    ),
+    "expectancy": Metric("currency", "Mean PnL of a trade.", "no trades", better=1),
+    "sqn": Metric(
+        "ratio",
+        "System quality number: root of the number of trades, times mean over standard deviation (ddof 1) of their PnL.",
+        "fewer than two trades, or their PnL does not vary",
+        better=1,
+    ),
+    "kelly": Metric(
+        "fraction",
+        "Kelly fraction: win rate less (1 - win rate) over (mean profit / mean loss).",
+        "no trade won, or none lost",
+        better=1,
+    ),
+    "commission_paid": Metric("currency", "Commission of all legs.", better=-1),
+    "slippage_paid": Metric("currency", "What slippage took on all legs.", better=-1),
+}
+
+METRICS: Final[Mapping[str, Mapping[str, Metric]]] = {
+    "training": CLASSIFICATION_METRICS,
+    "backtesting": BACKTEST_METRICS,
+}
+
+TRADE_COLUMNS: Final[tuple[str, ...]] = (
+    "entry_time", "entry_price", "exit_time", "exit_price", "side", "size", "pnl", "pnl_pct", "commission", "mae", "mfe",
+    "bars_held", "exit_reason",
+)  # fmt: skip
+"""Columns of the artifact ``trades``: fill times (UTC) and prices, ``side`` long or short, ``size`` in units of the symbol,
+``pnl`` and ``commission`` in currency, ``pnl_pct``, ``mae`` and ``mfe`` as fractions of the entry."""
+
+EQUITY_COLUMNS: Final[tuple[str, ...]] = ("time", "equity", "drawdown", "position")
+"""Columns of the artifact ``equity``, one row a bar: its CLOSE time (UTC), equity there, fall below the highest before as a fraction
+(zero or negative), units held (negative: short)."""
+
+EXIT_REASONS: Final[tuple[str, ...]] = ("signal", "stop_loss", "take_profit", "max_holding", "ruin", "end_of_data")
+"""Why a position was closed; the kernel returns the index."""
+
+
+class _Values:
+    """Read a metrics struct like a mapping: ``metrics["sharpe_ratio"]``."""
+
+    __slots__ = ()
+    __struct_fields__: ClassVar[tuple[str, ...]]
+
+    def __getitem__(self, name: str) -> float | int | None:
+        if name not in self.__struct_fields__:
+            raise KeyError(name)
+        return cast("float | int | None", getattr(self, name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__struct_fields__)
+
+    def items(self) -> Iterator[tuple[str, float | int | None]]:
+        """Names and values, in the order of the schema."""
+        return ((name, self[name]) for name in self.__struct_fields__)
+
+
+class ClassificationMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True):
+    """How well classes were predicted on one part of the data; see ``CLASSIFICATION_METRICS``.
+
+    ``confusion[i][j]`` counts samples of true class i that were predicted as class j, in the order of ``classes``.
+    """
+
+    samples: int
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+    mcc: float | None
+    log_loss: float
+    confusion: list[list[int]]
+
+
+class BacktestMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one backtest; see ``BACKTEST_METRICS``."""
+
+    duration_days: float
+    exposure_time: float
+    equity_final: float
+    equity_peak: float
+    total_return: float
+    buy_hold_return: float
+    annual_return: float | None
+    cagr: float | None
+    annual_volatility: float | None
+    sharpe_ratio: float | None
+    sortino_ratio: float | None
+    calmar_ratio: float | None
+    max_drawdown: float
+    avg_drawdown: float | None
+    max_drawdown_days: float | None
+    avg_drawdown_days: float | None
+    trades: int
+    long_trades: int
+    short_trades: int
+    win_rate: float | None
+    best_trade: float | None
+    worst_trade: float | None
+    avg_trade: float | None
+    avg_bars_held: float | None
+    max_bars_held: int | None
+    profit_factor: float | None
+    expectancy: float | None
+    sqn: float | None
+    kelly: float | None
+    commission_paid: float
+    slippage_paid: float
+
+
+class DataUsed(msgspec.Struct, frozen=True, kw_only=True):
+    """The bars a job worked on.
+
+    ``bars`` counts the bars of the job's own timeframe between ``first`` and ``last`` (opens, ISO 8601, UTC); ``warmup_bars`` of
+    them only fed the indicators. ``digest`` is the SHA-256 of the file as submitted.
+    """
+
+    symbol: str
+    timeframe: str
+    digest: str
+    filename: str
+    origin: str
+    source_timeframe: str
+    bars: int
+    warmup_bars: int
+    gaps: int
+    first: str
+    last: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the chronological split.
+
+    ``first`` and ``last`` are the opens of the first and last bar whose label was used, ``label_end`` that of the last bar any of
+    those labels looks at. ``purged`` bars at the end of the part were left out, because their labels reach into the next part or
+    its embargo. ``class_counts`` is in the order of ``classes``.
+    """
+
+    samples: int
+    purged: int
+    first: str
+    last: str
+    label_end: str
+    class_counts: list[int]
+
+
+class EpochHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """One value an epoch, as columns. Losses are the weighted training loss; accuracies are fractions; ``epoch`` starts at 1."""
+
+    epoch: list[int]
+    train_loss: list[float]
+    validation_loss: list[float]
+    train_accuracy: list[float]
+    validation_accuracy: list[float]
+    learning_rate: list[float]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A result as a whole: knows its schema and converts to and from plain dictionaries."""
+
+    KIND: ClassVar[str] = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain form: dictionaries, lists, strings and numbers, ready for MessagePack or JSON.
+
+        Raises
+        ------
+        ValueError
+            When a figure is NaN or infinite; undefined ones must be ``None``.
+        """
+        plain = {"schema": SCHEMA, "kind": self.KIND, **cast("dict[str, Any]", msgspec.to_builtins(self))}
+        _refuse_non_finite(plain, self.KIND)
+        return plain
+
+    @classmethod
+    def from_dict(cls: type[_D], plain: Mapping[str, Any]) -> _D:
+        """Read what ``to_dict`` wrote.
+
+        Raises
+        ------
+        NewerSchema
+            When the document says a schema above the one known here.
+        PayloadError
+            When it is another kind of document, or a field is missing or of the wrong type.
+        """
+        _check_schema(plain, cls.KIND)
+        try:
+            return msgspec.convert({k: v for k, v in plain.items() if k not in ("schema", "kind")}, cls)
+        except msgspec.ValidationError as error:
+            raise PayloadError(f"This is not a valid {cls.KIND} result: {error}") from error
+
+
+class TrainingResult(Document, frozen=True, kw_only=True):
+    """What a training returns. The model itself is the artifact ``model`` with the digest ``model_digest``.
+
+    ``baseline`` scores, on the test part, the rule "always the most frequent class of the training part" (its log-loss uses the class
+    frequencies of the training part). ``gap`` is balanced accuracy on validation less that on test.
+    ``conventions`` states in words and numbers how the figures came about. ``fingerprint`` names the software and processor: only
+    where it and ``threads`` are equal are two runs of a job claimed to agree bit for bit.
+    """
+
+    KIND: ClassVar[str] = "training"
+
+    strategy_name: str
+    symbol: str
+    timeframe: str
+    overrides: dict[str, Any]
+    data: DataUsed
+    classes: list[str]
+    feature_ids: list[str]
+    train_part: Part
+    validation_part: Part
+    test_part: Part
+    epochs_run: int
+    best_epoch: int
+    stopped_early: bool
+    history: EpochHistory
+    train: ClassificationMetrics
+    validation: ClassificationMetrics
+    test: ClassificationMetrics
+    baseline: ClassificationMetrics
+    majority_class: str
+    gap: float
+    parameters: int
+    seed: int
+    device: str
+    threads: int
+    duration_s: float
+    model_digest: str
+    config_digest: str
+    fingerprint: dict[str, str]
+    conventions: dict[str, Any]
+    warnings: list[str]
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """The bars a backtest ran over, and how many of them the model had seen in training.
+
+    ``first`` and ``last`` are opens (ISO 8601, UTC). ``chosen`` is true where the job named a start or end; otherwise the window is what
+    the model never saw. ``seen_bars`` counts bars up to the last one that a training or validation label looks at.
+    """
+
+    first: str
+    last: str
+    bars: int
+    chosen: bool
+    seen_bars: int
+
+
+class BacktestResult(Document, frozen=True, kw_only=True):
+    """What a backtest returns; its trades and its equity curve are the artifacts ``trades`` and ``equity`` (CSV).
+
+    ``signals`` counts the model's decisions over the window, after the confidence threshold, by class.
+    ``conventions`` states in words and numbers how the figures came about.
+    """
+
+    KIND: ClassVar[str] = "backtesting"
+
+    strategy_name: str
+    symbol: str
+    timeframe: str
+    overrides: dict[str, Any]
+    data: DataUsed
+    window: Window
+    in_sample: bool
+    capital: float
+    commission_bps: float
+    slippage_bps: float
+    metrics: BacktestMetrics
+    signals: dict[str, int]
+    open_at_end: bool
+    model_digest: str
+    artifacts: dict[str, str]
+    device: str
+    duration_s: float
+    fingerprint: dict[str, str]
+    conventions: dict[str, Any]
+    warnings: list[str]
+
+
+DOCUMENTS: Final[Mapping[str, type[Document]]] = {cls.KIND: cls for cls in (TrainingResult, BacktestResult)}
+
+
+def read(plain: Mapping[str, Any]) -> Document:
+    """Read a result of either job, told apart by its ``kind``.
+
+    Raises
+    ------
+    NewerSchema, PayloadError
+        As ``Document.from_dict``; also for a kind that has no schema here.
+    """
+    kind = plain.get("kind")
+    if kind not in DOCUMENTS:
+        raise PayloadError(f"A result of kind {kind!r} has no schema here; known: {', '.join(DOCUMENTS)}.")
+    return DOCUMENTS[kind].from_dict(plain)
+
+
+def _check_schema(plain: Mapping[str, Any], kind: str) -> None:
+    schema = plain.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise PayloadError(f"The {kind} result does not say its schema.")
+    if schema > SCHEMA:
+        raise NewerSchema(f"The {kind} result has schema {schema}; this release reads up to schema {SCHEMA}.")
+    if plain.get("kind") != kind:
+        raise PayloadError(f"A result of kind {plain.get('kind')!r} was given where one of kind {kind!r} is needed.")
+
+
+def _refuse_non_finite(value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; an undefined figure must be None")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_non_finite(item, f"{where}[{index}]")
