@@ -23,7 +23,19 @@ class Violation(AssertionError):
 
 
 class Crash(Exception):
-    """Raised by a machine whose process dies in the middle of `Machine.effects`, for example between commit and send."""
+    """Raised by a machine whose process dies in the middle of `Machine.effects`, for example between commit and send.
+
+    Parameters
+    ----------
+    text : str
+        Shown in the trace.
+    sent : sequence of Effect
+        What had left the process before.
+    """
+
+    def __init__(self, text: str, sent: Sequence[Effect] = ()) -> None:
+        super().__init__(text)
+        self.sent = sent
 
 
 class ToServer(NamedTuple):
@@ -310,6 +322,8 @@ class World:
         except Crash as crash:
             self._note(f"{host.machine.name}: {crash}")
             self.seen["crash"] += 1
+            for effect in crash.sent:
+                self._carry_out(host, effect)
             self.kill(host.machine.name)
             self.later(self._draw(self.faults.down_for), lambda: self.start(host.machine.name))
             return

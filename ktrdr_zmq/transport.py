@@ -102,20 +102,24 @@ class Channel:
         Called on a turn in which the socket can send, after a send was refused.
     budget : int
         Most messages handed over in one turn; the rest waits for the next turn of the loop.
+    with_origin : bool
+        The first frame is handed over as a `zmq.Frame`, which knows its sender's address (``frame.get("Peer-Address")``).
     """
 
     def __init__(
         self,
         socket: Socket,
-        on_batch: Callable[[list[list[bytes]]], None],
+        on_batch: Callable[[list[list[Any]]], None],
         *,
         on_writable: Callable[[], None] | None = None,
         budget: int = 256,
+        with_origin: bool = False,
     ) -> None:
         self.socket = socket
         self._on_batch = on_batch
         self._on_writable = on_writable
         self._budget = budget
+        self._receive = self._receive_with_origin if with_origin else self._receive_frames
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
         self._armed = False
@@ -165,15 +169,22 @@ class Channel:
             self._armed = True
             self._loop.call_soon(self._ready)
 
+    def _receive_frames(self) -> list[Any]:
+        return self.socket.recv_multipart(zmq.DONTWAIT)
+
+    def _receive_with_origin(self) -> list[Any]:
+        first = self.socket.recv(zmq.DONTWAIT, copy=False)
+        return [first, *self.socket.recv_multipart(zmq.DONTWAIT)] if first.more else [first]
+
     def _ready(self) -> None:
         self._armed = False
         if self._loop is None:
             return
         socket = self.socket
-        batch: list[list[bytes]] = []
+        batch: list[list[Any]] = []
         for _ in range(self._budget):
             try:
-                batch.append(socket.recv_multipart(zmq.DONTWAIT))
+                batch.append(self._receive())
             except zmq.Again:
                 break
         else:

@@ -232,6 +232,7 @@ class ClientDesk:
         if action == "status":
             document = status_document(self._ledger, self._registry, self._queues)
             document |= {"version": self._version, "started_at": self._started_wall, "storage": self._intake.storage_trouble or "ok"}
+            document["disk"] = args.get("store", {})  # put there by the shell, which knows the disk
             return document
         if action in ("drain", "undrain"):
             return self._drain(args, on=action == "drain")

@@ -1,0 +1,198 @@
+"""Deliberate bugs. Each breaks a promise in one line of a core; the World must notice every one of them.
+
+A mutation replaces a function for as long as its context lasts. What it breaks is its docstring.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ktrdr_broker import leases, ledger, queues, registry, workerdesk
+from ktrdr_broker.intake import Intake
+from ktrdr_broker.model import Found, Job
+from ktrdr_zmq import messages as m
+from ktrdr_zmq.jobs import JobState, Reason
+
+Mutation = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
+    """Put something else in an attribute's place for a while."""
+    old = owner.__dict__[name]
+    setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+def acknowledged_before_the_commit() -> contextlib.AbstractContextManager[None]:
+    """SUBMIT_ACK overtakes the commit."""
+    original = ledger.Ledger.to_client
+
+    def to_client(self: Any, peer: bytes, message: Any, bodies: Any = (), *, urgent: bool = False) -> None:
+        original(self, peer, message, bodies, urgent=urgent or isinstance(message, m.SubmitAck))
+
+    return replaced(ledger.Ledger, "to_client", to_client)
+
+
+def tokens_that_begin_again() -> contextlib.AbstractContextManager[None]:
+    """A restarted broker gives tokens that were given before."""
+
+    def next_token(self: Any) -> int:
+        self._counter += 1
+        return int(self._counter)
+
+    return replaced(ledger.Ledger, "next_token", next_token)
+
+
+def outcomes_judged_by_job_alone() -> contextlib.AbstractContextManager[None]:
+    """A result is taken from whoever sends one, whatever its token."""
+
+    def owned(self: Any, job_id: bytes, token: int) -> Job | None:
+        job: Job | None = self._ledger.jobs.get(job_id)
+        return job if job is not None and not job.terminal else None
+
+    return replaced(leases.Leases, "owned", owned)
+
+
+def lost_jobs_stay_lost() -> contextlib.AbstractContextManager[None]:
+    """A job whose worker died goes back to QUEUED, but not into the queue."""
+
+    def requeue(self: Any, job: Job, reason: Reason, *, not_before: float = 0.0) -> None:
+        self._ledger.move(job, JobState.QUEUED, reason)
+
+    return replaced(leases.Leases, "requeue", requeue)
+
+
+def silence_without_end() -> contextlib.AbstractContextManager[None]:
+    """What a dead worker held is never taken back."""
+    return replaced(leases.Leases, "reclaim_due", lambda self, now: None)
+
+
+def swallowed_cancels() -> contextlib.AbstractContextManager[None]:
+    """A cancellation is acknowledged and forgotten."""
+    return replaced(leases.Leases, "cancel", lambda self, job, grace: None)
+
+
+def cancels_said_once() -> contextlib.AbstractContextManager[None]:
+    """CANCEL is sent when it is asked for, and neither repeated nor said at HELLO."""
+
+    def cancel(self: Any, job: Job, grace: float) -> None:
+        if job.state is JobState.QUEUED:
+            self._queues.remove(job)
+            self._finish(job, JobState.CANCELLED, Reason.CANCELLED)
+        elif job.state in (JobState.LEASED, JobState.RUNNING):
+            self._ledger.move(job, JobState.CANCELLING, Reason.CANCEL_REQUESTED)
+
+    return replaced(leases.Leases, "cancel", cancel)
+
+
+def submits_without_memory() -> contextlib.AbstractContextManager[None]:
+    """A repeated SUBMIT makes a second job."""
+    original = Intake.take
+
+    def take(self: Any, item: m.SubmitItem, body: bytes, found: Found) -> m.SubmitReply:
+        known = self._ledger.jobs.pop(item.job_id, None)
+        if known is not None and known.job_id in self._queues.jobs:
+            self._queues.remove(known)
+        return original(self, item, body, Found())
+
+    return replaced(Intake, "take", take)
+
+
+def hello_without_reconciliation() -> contextlib.AbstractContextManager[None]:
+    """A worker that comes back without its jobs is believed to have them."""
+    return replaced(workerdesk.WorkerDesk, "_confirmed", lambda self, lease, renewed: None)
+
+
+def readopted_and_queued() -> contextlib.AbstractContextManager[None]:
+    """A job that its worker goes on with stays in the queue."""
+
+    def remove(self: Any, job: Job) -> None:
+        if job.reason != Reason.WORKER_LOST:
+            original(self, job)
+
+    original = queues.Queues.remove
+    return replaced(queues.Queues, "remove", remove)
+
+
+def credit_counted_twice() -> contextlib.AbstractContextManager[None]:
+    """A repeated grant is added instead of compared."""
+
+    def grant(self: Any, totals: list[tuple[str, int]]) -> None:
+        for tag, total in totals:
+            self.credit[tag] = self.credit.get(tag, 0) + total
+
+    return replaced(registry.Worker, "grant", grant)
+
+
+def results_not_kept() -> contextlib.AbstractContextManager[None]:
+    """A job ends DONE without its result."""
+    return replaced(ledger.Ledger, "keep_result", lambda self, job, result: None)
+
+
+def leases_forgotten_at_restart() -> contextlib.AbstractContextManager[None]:
+    """After a restart only queued jobs are known."""
+
+    def restore(self: Any) -> None:
+        for job in self._ledger.jobs.values():
+            if job.state is JobState.QUEUED:
+                job.ready = self._ledger.now
+                self._queues.add(job)
+
+    return replaced(leases.Leases, "restore", restore)
+
+
+def results_never_forgotten() -> contextlib.AbstractContextManager[None]:
+    """A worker is never told to forget a result that lost its race."""
+    original = leases.Leases.outcome
+
+    def outcome(self: Any, item: m.ResultItem, body: bytes, worker: Any) -> str:
+        verdict = original(self, item, body, worker)
+        return leases.MISSING_ARTIFACT if verdict == leases.FORGET else verdict
+
+    return replaced(leases.Leases, "outcome", outcome)
+
+
+def revisions_that_stand_still() -> contextlib.AbstractContextManager[None]:
+    """An event carries the same rev as the one before it, so that watchers take no notice."""
+    original = ledger.Ledger.move
+
+    def move(self: Any, job: Job, state: JobState, reason: Reason, *, publish: bool = True) -> None:
+        original(self, job, state, reason, publish=publish)
+        job.rev -= int(job.terminal)
+
+    return replaced(ledger.Ledger, "move", move)
+
+
+def doubt_never_spoken() -> contextlib.AbstractContextManager[None]:
+    """A worker is never asked to say HELLO again when its pings and the book differ."""
+
+    def ping(self: Any, worker: Any, message: m.WorkerPing) -> None:
+        self._ledger.to_worker(worker.peer, m.Pong(message.seq, self._ledger.epoch), urgent=True)
+
+    return replaced(workerdesk.WorkerDesk, "_ping", ping)
+
+
+BROKER_MUTATIONS: tuple[Mutation, ...] = (
+    acknowledged_before_the_commit,
+    tokens_that_begin_again,
+    outcomes_judged_by_job_alone,
+    lost_jobs_stay_lost,
+    silence_without_end,
+    swallowed_cancels,
+    cancels_said_once,
+    submits_without_memory,
+    hello_without_reconciliation,
+    readopted_and_queued,
+    credit_counted_twice,
+    results_not_kept,
+    leases_forgotten_at_restart,
+    results_never_forgotten,
+    revisions_that_stand_still,
+    doubt_never_spoken,
+)
