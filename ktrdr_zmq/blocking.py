@@ -1,0 +1,252 @@
+"""`Client`: `AsyncClient` for scripts and notebooks. Its loop runs in a thread of its own, so that it works inside a running loop too."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from ktrdr_zmq.client import AsyncClient, AsyncJob, JobRequest, JobResult, Update
+from ktrdr_zmq.errors import Refused
+from ktrdr_zmq.events import ProgressUpdate
+from ktrdr_zmq.views import Explanation, JobInfo, LogChunk, Table, WorkerInfo
+
+T = TypeVar("T")
+
+
+class Result(JobResult):
+    """A result whose tables are fetched when they are asked for."""
+
+    def __init__(self, plain: Mapping[str, Any], job: AsyncJob, owner: Client) -> None:
+        super().__init__(plain, job)
+        self._owner = owner
+
+    @property
+    def trades(self) -> Table:
+        """The trades of a backtest."""
+        return self._owner._run(self.table("trades"))
+
+    @property
+    def equity(self) -> Table:
+        """The equity curve of a backtest."""
+        return self._owner._run(self.table("equity"))
+
+
+class Job:
+    """A job, wherever it runs; see `AsyncJob`."""
+
+    def __init__(self, owner: Client, job: AsyncJob) -> None:
+        self._owner = owner
+        self._job = job
+
+    def __repr__(self) -> str:
+        return repr(self._job)
+
+    @property
+    def id(self) -> str:
+        """The job's id, 32 hex digits."""
+        return self._job.id
+
+    @property
+    def notice(self) -> str:
+        """What the broker had to say about the accepted job; empty if nothing."""
+        return self._job.notice
+
+    def status(self) -> JobInfo:
+        """The job as it is now."""
+        return self._owner._run(self._job.status())
+
+    def wait(self, timeout: float | None = None) -> JobInfo:
+        """Wait for the end, whatever it is; raises WaitTimedOut after ``timeout`` seconds."""
+        return self._owner._run(self._job.wait(timeout))
+
+    def result(self, timeout: float | None = None, progress: bool | Callable[[Update], None] = False) -> Result:
+        """Wait for the result.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+        progress : bool or callable
+            True draws a bar; a callable gets each update (in the client's thread).
+
+        Raises
+        ------
+        JobFailed, JobCancelled, JobTimedOut, WaitTimedOut
+        """
+        if progress is True:
+            with _bar() as draw:
+                plain = self._owner._run(self._job.result(timeout, draw))
+        else:
+            plain = self._owner._run(self._job.result(timeout, progress or None))
+        return Result(plain, self._job, self._owner)
+
+    def events(self) -> Iterator[Update]:
+        """What happens to the job, from its state now to its end."""
+        source = self._job.events()
+        while True:
+            try:
+                yield self._owner._run(anext(source))  # type: ignore[arg-type]  # an async generator's anext is a coroutine
+            except StopAsyncIteration:
+                return
+
+    def cancel(self, grace: float = 10.0) -> JobInfo:
+        """Ask for the job to be stopped."""
+        return self._owner._run(self._job.cancel(grace))
+
+    def artifact(self, name: str, to: str | Path) -> Path:
+        """Fetch a file that the job produced."""
+        return self._owner._run(self._job.artifact(name, Path(to)))
+
+
+class Client:
+    """A connection to the broker for code without async; parameters as for `AsyncClient`.
+
+    Raises
+    ------
+    BrokerUnreachable
+        When the broker does not answer within ``connect_timeout``.
+    """
+
+    def __init__(self, broker: str | None = None, **options: Any) -> None:
+        self._async = AsyncClient(broker, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ktrdr-client", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._async.connect())
+        except BaseException:
+            self._end_loop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Jobs go on."""
+        if not self._loop.is_closed():
+            self._run(self._async.close())
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    @property
+    def endpoint(self) -> str:
+        """Where the broker is."""
+        return str(self._async.endpoint)
+
+    # ------------------------------------------------------------ the same words as AsyncClient, without await
+
+    def submit(self, kind: str, body: dict[str, Any], **options: Any) -> Job:
+        """Submit a job; see `AsyncClient.submit`."""
+        return Job(self, self._run(self._async.submit(kind, body, **options)))
+
+    def submit_many(self, requests: Iterable[JobRequest]) -> list[Job | Refused]:
+        """Submit jobs together; each is accepted or refused for itself."""
+        outcomes = self._run(self._async.submit_many(requests))
+        return [Job(self, outcome) if isinstance(outcome, AsyncJob) else outcome for outcome in outcomes]
+
+    def train(self, strategy: str, symbol: str | None = None, timeframe: str | None = None, **options: Any) -> Job:
+        """Train a model; see `ktrdr_zmq.recipes.training`."""
+        return Job(self, self._run(self._async.train(strategy, symbol, timeframe, **options)))
+
+    def backtest(self, model: Job | AsyncJob | str = "last", symbol: str | None = None, timeframe: str | None = None, **options: Any) -> Job:
+        """Backtest a trained model; see `ktrdr_zmq.recipes.backtesting`."""
+        source = model._job if isinstance(model, Job) else model
+        return Job(self, self._run(self._async.backtest(source, symbol, timeframe, **options)))
+
+    def job(self, ref: str) -> Job:
+        """A job by id, the beginning of one, ``last`` or ``last:KIND``."""
+        return Job(self, self._run(self._async.job(ref)))
+
+    def jobs(self, **filters: Any) -> list[JobInfo]:
+        """Jobs, newest first; see `AsyncClient.jobs`."""
+        return self._run(self._async.jobs(**filters))
+
+    def cancel(self, refs: Sequence[str], *, grace: float = 10.0) -> list[JobInfo]:
+        """Cancel jobs."""
+        return self._run(self._async.cancel(refs, grace=grace))
+
+    def retry(self, ref: str) -> Job:
+        """Submit an ended job once more, as a new job."""
+        return Job(self, self._run(self._async.retry(ref)))
+
+    def logs(self, ref: str, offset: int = 0, limit: int = 65_536) -> LogChunk:
+        """What a job printed."""
+        return self._run(self._async.logs(ref, offset, limit))
+
+    def explain(self, ref: str) -> Explanation:
+        """Why a job is where it is."""
+        return self._run(self._async.explain(ref))
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that the broker knows."""
+        return self._run(self._async.workers())
+
+    def status(self) -> dict[str, Any]:
+        """The broker's counters and gauges."""
+        return self._run(self._async.status())
+
+    def admin(self, action: str, **args: Any) -> dict[str, Any]:
+        """Administration; see `AsyncClient.admin`."""
+        return self._run(self._async.admin(action, **args))
+
+    def put_artifact(self, source: str | Path | bytes) -> str:
+        """Store a file or octets with the broker; returns the digest (hex)."""
+        return self._run(self._async.put_artifact(source if isinstance(source, bytes) else Path(source)))
+
+    def get_artifact(self, digest: str, to: str | Path) -> Path:
+        """Fetch an artifact by its digest (hex)."""
+        return self._run(self._async.get_artifact(digest, Path(to)))
+
+
+class _bar:  # noqa: N801 (used like a function)
+    """A progress bar on stderr, by rich if it is there."""
+
+    def __enter__(self) -> Callable[[Update], None]:
+        try:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        except ImportError:
+            self._progress = None
+            return self._plain
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn(),
+            console=Console(file=sys.stderr), transient=True,
+        )  # fmt: skip
+        self._task = self._progress.add_task("waiting", total=1.0)
+        self._progress.start()
+        return self._draw
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _draw(self, update: Update) -> None:
+        if self._progress is None:
+            return
+        if isinstance(update, ProgressUpdate):
+            self._progress.update(self._task, completed=update.fraction, description=update.stage or "running")
+        else:
+            self._progress.update(self._task, description=update.state.value)
+
+    def _plain(self, update: Update) -> None:
+        if not isinstance(update, ProgressUpdate):
+            sys.stderr.write(f"{update.state.value}\n")

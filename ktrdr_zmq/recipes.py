@@ -1,0 +1,220 @@
+"""From what a person says to a job: the bodies and inputs of trainings and backtests. No sockets.
+
+Checks what can be checked without the data: the strategy's grammar, names, dates, numbers. The bars travel as the file's octets; parsing
+them is the worker's work.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ktrdr_zmq.client import JobRequest
+from ktrdr_zmq.errors import UnknownJob, UsageError
+from ktrdr_zmq.jobs import TERMINAL, JobState
+
+if TYPE_CHECKING:
+    from ktrdr_zmq.client import AsyncClient, AsyncJob
+    from ktrdr_zmq.views import JobInfo
+
+LARGEST_FILE = 2 << 30
+
+
+class Bars(NamedTuple):
+    """A file of bars, and what the job says about it."""
+
+    path: Path
+    origin: dict[str, str]
+
+
+def training(
+    strategy: str, symbol: str | None = None, timeframe: str | None = None, *, start: str | None = None, end: str | None = None,
+    overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, name: str | None = None, **options: Any,
+) -> JobRequest:  # fmt: skip
+    """A training.
+
+    Parameters
+    ----------
+    strategy : str
+        A strategy's name, the path of its file, or its YAML text.
+    symbol, timeframe : str, optional
+        What to train on, for example ``EURUSD`` and ``1h``; the strategy's own by default.
+    start, end : str, optional
+        First and last day (ISO 8601); all bars by default.
+    overrides : dict, optional
+        Values by key path, for example ``{"training.epochs": 5}``.
+    data_dir : Path, optional
+        Folder with bars of one's own, looked in before the built-in samples.
+    name : str, optional
+        Name of the model; the strategy's by default.
+    options
+        Anything else that `JobRequest` takes.
+
+    Raises
+    ------
+    UsageError
+        When the strategy, the symbol or a date is none; every mistake in a strategy at once.
+    """
+    from ktrdr_zmq.strategy import find_strategy, parse_strategy
+
+    text, source = (strategy, "strategy.yaml") if "\n" in strategy else find_strategy(strategy)
+    parsed = parse_strategy(text, source, dict(overrides or {}))
+    wanted_symbol = symbol or _first(parsed, "symbols", "symbol")
+    wanted_timeframe = timeframe or _first(parsed, "timeframes", "timeframe")
+    bars = find_bars(wanted_symbol, wanted_timeframe, data_dir)
+    first, last = _window(start, end)
+    body = {
+        "schema": 1, "strategy": text, "strategy_name": parsed.name, "symbol": wanted_symbol, "timeframe": wanted_timeframe,
+        "start": first, "end": last, "overrides": dict(overrides or {}), "data": bars.origin,
+    }  # fmt: skip
+    return JobRequest(kind="training", body=body, inputs={"data": bars.path}, name=name or parsed.name, **options)
+
+
+def backtesting(
+    model: JobInfo, trained: Mapping[str, Any], symbol: str | None = None, timeframe: str | None = None, *, start: str | None = None,
+    end: str | None = None, capital: float = 100_000.0, commission_bps: float | None = None, slippage_bps: float | None = None,
+    overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, name: str | None = None, **options: Any,
+) -> JobRequest:  # fmt: skip
+    """A backtest of a trained model.
+
+    Parameters
+    ----------
+    model : JobInfo
+        The training that made it.
+    trained : dict
+        The training's result.
+    symbol, timeframe : str, optional
+        What to test on; what the model was trained on by default.
+    start, end : str, optional
+        First and last day (ISO 8601); by default what the model never saw.
+    capital : float
+        In units of the quote currency.
+    commission_bps, slippage_bps : float, optional
+        Costs in basis points for each leg; defaults by the symbol's class.
+    overrides : dict, optional
+        Values by key path of the strategy's ``backtest`` section.
+    data_dir : Path, optional
+        Folder with bars of one's own, looked in before the built-in samples.
+
+    Raises
+    ------
+    UsageError
+        When something of this makes no sense.
+    """
+    bundle = next((artifact.digest for artifact in model.artifacts if artifact.name == "model"), None)
+    if bundle is None:
+        raise UsageError(f"Job {model.id[:8]} ({model.kind}, {model.state.value}) has no model.")
+    for what, number in (("capital", capital), ("commission", commission_bps), ("slippage", slippage_bps)):
+        if number is not None and (number < 0 or (what == "capital" and number == 0)):
+            raise UsageError(f"The {what} cannot be {number:g}.")
+    wanted_symbol, wanted_timeframe = symbol or str(trained["symbol"]), timeframe or str(trained["timeframe"])
+    bars = find_bars(wanted_symbol, wanted_timeframe, data_dir)
+    first, last = _window(start, end)
+    body = {
+        "schema": 1, "symbol": wanted_symbol, "timeframe": wanted_timeframe, "start": first, "end": last, "capital": float(capital),
+        "commission_bps": commission_bps, "slippage_bps": slippage_bps, "overrides": dict(overrides or {}), "data": bars.origin,
+    }  # fmt: skip
+    inputs = {"data": bars.path, "model": bundle}
+    return JobRequest(kind="backtesting", body=body, inputs=inputs, name=name or model.name, **options)
+
+
+async def find_model(client: AsyncClient, model: AsyncJob | str) -> JobInfo:
+    """The training behind a job, a reference, NAME (the newest of that name) or NAME@N (the N-th oldest); waits for one that still runs.
+
+    Raises
+    ------
+    UsageError
+        When there is no such model, or its training did not succeed.
+    """
+    if not isinstance(model, str):
+        job = model
+    else:
+        try:
+            job = await client.job("last:training" if model == "last" else model)
+        except UnknownJob:
+            return await _named(client, model)
+    info = await job.status()
+    if info.state not in TERMINAL:
+        info = await job.wait()
+    if info.kind != "training" or info.state is not JobState.DONE:
+        raise UsageError(f"Job {info.id[:8]} is no trained model: {info.kind}, {info.state.value}.", hint="See them with: ktrdr models list")
+    return info
+
+
+async def _named(client: AsyncClient, model: str) -> JobInfo:
+    if model == "last":
+        raise UsageError("There is no trained model yet.", hint="Train one with: ktrdr models train --strategy neuro_mean_reversion")
+    name, _, version = model.partition("@")
+    if version and not (version.isdigit() and int(version) > 0):
+        raise UsageError(f"{model!r} is no model: a version is a whole number from 1, as in {name}@1.")
+    found = await client.jobs(states=["done"], kinds=["training"], name=name, limit=10_000)
+    if not found:
+        raise UsageError(f"There is no model {model!r}.", hint="See them with: ktrdr models list")
+    if int(version or 1) > len(found):
+        raise UsageError(f"There is no {model}: {name} has versions 1 to {len(found)}.")
+    return found[-int(version)] if version else found[0]
+
+
+def find_bars(symbol: str, timeframe: str, data_dir: str | Path | None) -> Bars:
+    """The file to take bars from: one's own before the built-in ones, the finest from which the timeframe can be made.
+
+    Raises
+    ------
+    UsageError
+        When there is none; it says what there is.
+    """
+    from ktrdr_zmq.samples import find_sample, list_samples
+    from ktrdr_zmq.strategy.timeframes import can_derive, parse_timeframe
+
+    parse_timeframe(timeframe)
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser()
+        if not folder.is_dir():
+            raise UsageError(f"The data folder {folder} does not exist.")
+        own = sorted(folder.glob(f"{symbol}_*.csv"), key=lambda path: path.name)
+        fitting = [path for path in own if can_derive(path.stem.rpartition("_")[2], timeframe)]
+        if fitting:
+            exact = next((path for path in fitting if path.stem == f"{symbol}_{timeframe}"), fitting[0])
+            if exact.stat().st_size > LARGEST_FILE:
+                raise UsageError(f"{exact} is larger than {LARGEST_FILE:,} octets.")
+            return Bars(exact, {"symbol": symbol, "timeframe": exact.stem.rpartition("_")[2], "filename": exact.name, "origin": "data-dir"})
+    sample = find_sample(symbol, timeframe)
+    if sample is not None:
+        return Bars(
+            sample.path, {"symbol": sample.symbol, "timeframe": sample.timeframe, "filename": sample.path.name, "origin": "built-in"}
+        )
+    there = ", ".join(f"{sample.symbol} {sample.timeframe}" for sample in list_samples())
+    where = f"in {data_dir} or " if data_dir is not None else ""
+    raise UsageError(
+        f"There are no bars for {symbol} from which {timeframe} can be made {where}among the built-in ones ({there}).",
+        hint=f"Put {symbol}_{timeframe}.csv into a folder and name it with --data-dir.",
+    )
+
+
+def _first(parsed: Any, *names: str) -> str:
+    for name in names:
+        value = getattr(getattr(parsed, "data", parsed), name, None) or getattr(parsed, name, None)
+        if isinstance(value, str):
+            return value
+        if value:
+            return str(value[0])
+    raise UsageError(f"The strategy names no {names[-1]}; say which.", hint=f"Use --{names[-1]}.")
+
+
+def _window(start: str | None, end: str | None) -> tuple[str | None, str | None]:
+    first, last = _day(start, "start"), _day(end, "end")
+    if first is not None and last is not None and first > last:
+        raise UsageError(f"The start {start} lies after the end {end}.")
+    return (first.isoformat() if first else None, last.isoformat() if last else None)
+
+
+def _day(text: str | None, what: str) -> dt.datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"The {what} {text!r} is no date; write it as 2017-06-30.") from None
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
