@@ -12,7 +12,7 @@ from ktrdr_zmq.version import __version__
 
 if TYPE_CHECKING:
     from ktrdr_zmq.blocking import Client, Job
-    from ktrdr_zmq.client import AsyncClient, AsyncJob, JobRequest, JobResult
+    from ktrdr_zmq.client import AsyncClient
     from ktrdr_zmq.cluster import LocalCluster
     from ktrdr_zmq.errors import (
         AmbiguousJob,
@@ -31,18 +31,20 @@ if TYPE_CHECKING:
         WaitTimedOut,
     )
     from ktrdr_zmq.events import JobUpdate, ProgressUpdate
+    from ktrdr_zmq.handles import AsyncJob, JobRequest, JobResult
     from ktrdr_zmq.jobs import JobState
     from ktrdr_zmq.views import Explanation, JobInfo, LogChunk, WorkerInfo
 
 _HOME = {
     "blocking": ("Client", "Job"),
-    "client": ("AsyncClient", "AsyncJob", "JobRequest", "JobResult"),
+    "client": ("AsyncClient",),
     "cluster": ("LocalCluster",),
     "errors": (
         "AmbiguousJob", "BrokerUnreachable", "ConfigError", "JobCancelled", "JobEnded", "JobFailed", "JobTimedOut", "KtrdrError",
         "NoCapableWorker", "ProtocolError", "Refused", "UnknownJob", "UsageError", "WaitTimedOut",
     ),
     "events": ("JobUpdate", "ProgressUpdate"),
+    "handles": ("AsyncJob", "JobRequest", "JobResult"),
     "jobs": ("JobState",),
     "views": ("Explanation", "JobInfo", "LogChunk", "WorkerInfo"),
 }  # fmt: skip

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import io
 import itertools
 import os
 import secrets
@@ -26,10 +28,27 @@ from ktrdr_zmq.transport import Channel, connect_dealer
 CHUNK: Final = 1 << 20
 WINDOW: Final = 16
 """Chunks asked for at a time in a download."""
+MAX_DAMAGED: Final = 3
 
 
 class TransferBroken(Exception):
     """The transfer stopped half-way and can be taken up again."""
+
+
+class _Transfer:
+    """One put or get: when it last got on, and how often it arrived damaged."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.damaged = 0
+        self.moved()
+
+    def moved(self) -> None:
+        self._moved_at = self._loop.time()
+
+    @property
+    def stuck_for(self) -> float:
+        return self._loop.time() - self._moved_at
 
 
 class BulkClient:
@@ -55,6 +74,7 @@ class BulkClient:
         self._requests = itertools.count(1)
         self._inboxes: dict[int, asyncio.Queue[tuple[Any, list[bytes]]]] = {}
         self._writable = asyncio.Event()
+        self._heard_at = 0.0
 
     def close(self) -> None:
         """Close the connection; transfers under way fail."""
@@ -78,17 +98,20 @@ class BulkClient:
             When the broker does not take it, for example because its disk is nearly full.
         BrokerUnreachable
             After ``patience`` seconds without progress.
+        OSError
+            When the file cannot be read, or has become shorter meanwhile.
         """
         if digest is None:
             digest = await asyncio.to_thread(file_digest, source) if isinstance(source, Path) else hashlib.sha256(source).digest()
-        total = source.stat().st_size if isinstance(source, Path) else len(source)
-        async for _ in self._attempts():
+        total = _size(source)
+        transfer = _Transfer()
+        async for _ in self._attempts(transfer):
             with contextlib.suppress(TransferBroken):
-                await self._put_once(source, digest, total)
+                await self._put_once(source, digest, total, transfer)
                 return digest
         raise self._unreachable()
 
-    async def _put_once(self, source: Path | bytes, digest: bytes, total: int) -> None:
+    async def _put_once(self, source: Path | bytes, digest: bytes, total: int, transfer: _Transfer) -> None:
         async with self._request() as (request, inbox):
             await self._send(m.Put(request, digest, total))
             with _opened(source) as file:
@@ -96,10 +119,12 @@ class BulkClient:
                 while True:
                     while credit and sent < total:
                         data = file.read(CHUNK)
+                        if not data:
+                            raise OSError(errno.EIO, "the file became shorter while it was sent", str(source))
                         await self._send(m.PutChunk(request, sent, len(data)), data)
                         sent += len(data)
                         credit -= 1
-                        self._moved()
+                        transfer.moved()
                     reply, _ = await self._reply(inbox)
                     if isinstance(reply, m.PutDone):
                         return
@@ -118,19 +143,22 @@ class BulkClient:
             With code MISSING_ARTIFACT when the broker does not have it.
         BrokerUnreachable
             After ``patience`` seconds without progress.
+        ProtocolError
+            When what arrives is not what the digest names, again and again.
         """
+        transfer = _Transfer()
         partial = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
         try:
-            async for _ in self._attempts():
+            async for _ in self._attempts(transfer):
                 with contextlib.suppress(TransferBroken):
-                    await self._get_once(digest, partial)
+                    await self._get_once(digest, partial, transfer)
                     partial.replace(to)
                     return to
         finally:
             partial.unlink(missing_ok=True)
         raise self._unreachable()
 
-    async def _get_once(self, digest: bytes, partial: Path) -> None:
+    async def _get_once(self, digest: bytes, partial: Path, transfer: _Transfer) -> None:
         async with self._request() as (request, inbox):
             with partial.open("ab") as file:
                 offset, total = file.tell(), -1
@@ -142,28 +170,26 @@ class BulkClient:
                             raise TransferBroken
                         file.write(bodies[0])
                         offset, total = offset + reply.size, reply.total
-                        self._moved()
+                        transfer.moved()
                         if offset == total:
                             break
-        if await asyncio.to_thread(file_digest, partial) != digest:
-            partial.unlink()
+        if not await asyncio.to_thread(_is_right, partial, digest):
+            transfer.damaged += 1
+            if transfer.damaged >= MAX_DAMAGED:
+                raise ProtocolError(f"Artifact {digest.hex()[:8]} arrived damaged {MAX_DAMAGED} times.", code="BAD_DIGEST")
             raise TransferBroken
 
     # ------------------------------------------------------------ the connection
 
-    async def _attempts(self) -> AsyncIterator[int]:
+    async def _attempts(self, transfer: _Transfer) -> AsyncIterator[int]:
         """Try again, until nothing has moved for as long as the patience lasts."""
-        loop = asyncio.get_running_loop()
-        self._moved()
         for attempt in itertools.count():
             yield attempt
-            if loop.time() - self._moved_at > self._patience:
+            if transfer.stuck_for > self._patience:
                 return
-            self.close()  # a new connection: the old one may be the trouble
+            if asyncio.get_running_loop().time() - self._heard_at > self._silence:
+                self.close()  # a new connection: the old one may be the trouble
             await asyncio.sleep(min(0.2 * 2 ** min(attempt, 5), 5.0) * (0.5 + secrets.randbelow(1000) / 1000))
-
-    def _moved(self) -> None:
-        self._moved_at = asyncio.get_running_loop().time()
 
     def _unreachable(self) -> BrokerUnreachable:
         return BrokerUnreachable(f"The broker's bulk port does not answer at {self._endpoint}; nothing moved for {self._patience:.0f} s.")
@@ -177,13 +203,17 @@ class BulkClient:
         finally:
             del self._inboxes[request]
 
+    def _connect(self) -> Channel:
+        socket = connect_dealer(self._context, self._endpoint, reconnect_ms=100 + secrets.randbelow(200), hwm=64)
+        self._channel = Channel(socket, self._on_batch, on_writable=self._writable.set, budget=16)
+        self._channel.open()
+        self._heard_at = asyncio.get_running_loop().time()
+        return self._channel
+
     async def _send(self, message: m.Message, body: bytes = b"") -> None:
-        if self._channel is None:
-            socket = connect_dealer(self._context, self._endpoint, reconnect_ms=100 + secrets.randbelow(200), hwm=64)
-            self._channel = Channel(socket, self._on_batch, on_writable=self._writable.set, budget=16)
-            self._channel.open()
+        channel = self._channel or self._connect()
         frames = codec.encode(message, (body,) if body else ())
-        while self._channel is not None and not self._channel.send(frames):
+        while not channel.closed and not channel.send(frames):
             self._writable.clear()
             try:
                 await asyncio.wait_for(self._writable.wait(), self._silence)
@@ -203,6 +233,7 @@ class BulkClient:
         return reply, bodies
 
     def _on_batch(self, batch: list[list[bytes]]) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         for frames in batch:
             try:
                 message, bodies = codec.decode(frames, codec.BULK_FROM_BROKER)
@@ -216,9 +247,19 @@ class BulkClient:
 def _opened(source: Path | bytes) -> contextlib.AbstractContextManager[BinaryIO]:
     if isinstance(source, Path):
         return source.open("rb")
-    import io
-
     return io.BytesIO(source)
+
+
+def _size(source: Path | bytes) -> int:
+    return source.stat().st_size if isinstance(source, Path) else len(source)
+
+
+def _is_right(partial: Path, digest: bytes) -> bool:
+    """Whether a downloaded file is what its name says; it is removed if not."""
+    if file_digest(partial) == digest:
+        return True
+    partial.unlink()
+    return False
 
 
 def file_digest(path: Path) -> bytes:

@@ -1,17 +1,24 @@
-"""`Client`: `AsyncClient` for scripts and notebooks. Its loop runs in a thread of its own, so that it works inside a running loop too."""
+"""`Client`: `AsyncClient` for scripts and notebooks. Its loop runs in a thread of its own, so that it works inside a running loop too.
+
+Every method hands a coroutine over and waits; nothing else happens here.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ktrdr_zmq.client import AsyncClient, AsyncJob, JobRequest, JobResult, Update
-from ktrdr_zmq.errors import Refused
+from ktrdr_zmq.client import AsyncClient
+from ktrdr_zmq.errors import BrokerUnreachable, Refused, UsageError
 from ktrdr_zmq.events import ProgressUpdate
+from ktrdr_zmq.handles import AsyncJob, JobRequest, JobResult, Update
 from ktrdr_zmq.views import Explanation, JobInfo, LogChunk, Table, WorkerInfo
 
 T = TypeVar("T")
@@ -71,27 +78,27 @@ class Job:
         timeout : float, optional
             Seconds to wait at most.
         progress : bool or callable
-            True draws a bar; a callable gets each update (in the client's thread).
+            True draws a bar on stderr; a callable gets each update (in the client's thread, so it must not wait for the client).
 
         Raises
         ------
         JobFailed, JobCancelled, JobTimedOut, WaitTimedOut
         """
-        if progress is True:
-            with _bar() as draw:
-                plain = self._owner._run(self._job.result(timeout, draw))
-        else:
-            plain = self._owner._run(self._job.result(timeout, progress or None))
+        with _progress_bar() if progress is True else contextlib.nullcontext(progress or None) as listener:
+            plain = self._owner._run(self._job.result(timeout, listener))
         return Result(plain, self._job, self._owner)
 
     def events(self) -> Iterator[Update]:
         """What happens to the job, from its state now to its end."""
         source = self._job.events()
-        while True:
-            try:
-                yield self._owner._run(anext(source))  # type: ignore[arg-type]  # an async generator's anext is a coroutine
-            except StopAsyncIteration:
-                return
+        try:
+            while True:
+                try:
+                    yield self._owner._run(anext(source))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._owner._run(source.aclose())
 
     def cancel(self, grace: float = 10.0) -> JobInfo:
         """Ask for the job to be stopped."""
@@ -121,6 +128,7 @@ class Client:
         except BaseException:
             self._end_loop()
             raise
+        _OPEN.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +137,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. Jobs go on."""
+        """Close the connection. Jobs go on; whoever still waits in another thread gets `BrokerUnreachable`."""
+        _OPEN.discard(self)
         if not self._loop.is_closed():
             self._run(self._async.close())
             self._end_loop()
@@ -137,9 +146,17 @@ class Client:
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            coroutine.close()
+            raise BrokerUnreachable("The client was closed.")
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise UsageError("A progress callback cannot wait for its own client.", hint="Do that after result() has returned.")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -167,7 +184,9 @@ class Client:
         """Train a model; see `ktrdr_zmq.recipes.training`."""
         return Job(self, self._run(self._async.train(strategy, symbol, timeframe, **options)))
 
-    def backtest(self, model: Job | AsyncJob | str = "last", symbol: str | None = None, timeframe: str | None = None, **options: Any) -> Job:
+    def backtest(
+        self, model: Job | AsyncJob | str = "last", symbol: str | None = None, timeframe: str | None = None, **options: Any
+    ) -> Job:
         """Backtest a trained model; see `ktrdr_zmq.recipes.backtesting`."""
         source = model._job if isinstance(model, Job) else model
         return Job(self, self._run(self._async.backtest(source, symbol, timeframe, **options)))
@@ -217,36 +236,38 @@ class Client:
         return self._run(self._async.get_artifact(digest, Path(to)))
 
 
-class _bar:  # noqa: N801 (used like a function)
-    """A progress bar on stderr, by rich if it is there."""
+_OPEN: weakref.WeakSet[Client] = weakref.WeakSet()
 
-    def __enter__(self) -> Callable[[Update], None]:
-        try:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            self._progress = None
-            return self._plain
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn(),
-            console=Console(file=sys.stderr), transient=True,
-        )  # fmt: skip
-        self._task = self._progress.add_task("waiting", total=1.0)
-        self._progress.start()
-        return self._draw
 
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+@atexit.register
+def _close_all() -> None:
+    """A client that nobody closed must not keep the interpreter from ending."""
+    for client in list(_OPEN):
+        client.close()
 
-    def _draw(self, update: Update) -> None:
-        if self._progress is None:
-            return
-        if isinstance(update, ProgressUpdate):
-            self._progress.update(self._task, completed=update.fraction, description=update.stage or "running")
-        else:
-            self._progress.update(self._task, description=update.state.value)
 
-    def _plain(self, update: Update) -> None:
-        if not isinstance(update, ProgressUpdate):
-            sys.stderr.write(f"{update.state.value}\n")
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[Update], None]]:
+    """A progress bar on stderr, by rich if it is there; else a line for each change of state."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        yield _write_state
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("waiting", total=1.0)
+
+        def draw(update: Update) -> None:
+            if isinstance(update, ProgressUpdate):
+                bar.update(task, completed=update.fraction, description=update.stage or "running")
+            else:
+                bar.update(task, description=update.state.value)
+
+        yield draw
+
+
+def _write_state(update: Update) -> None:
+    if not isinstance(update, ProgressUpdate):
+        sys.stderr.write(f"{update.state.value}\n")

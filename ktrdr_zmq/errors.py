@@ -112,9 +112,7 @@ class Refused(KtrdrError):
     code = "REFUSED"
     exit_code = EXIT_REFUSED
 
-    def __init__(
-        self, message: str = "", *, hint: str = "", code: str = "", retryable: bool = False, retry_after: float = 0.0
-    ) -> None:
+    def __init__(self, message: str = "", *, hint: str = "", code: str = "", retryable: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(message, hint=hint, code=code)
         self.retryable = retryable
         self.retry_after = retry_after

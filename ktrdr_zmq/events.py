@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from ktrdr_zmq import messages as m
+from ktrdr_zmq.errors import KtrdrError, UnknownJob
 from ktrdr_zmq.jobs import TERMINAL, Artifact, Failure, JobState
 
 REPAIR_AFTER: Final = 5.0
@@ -55,8 +56,8 @@ class Watched:
     """One watched job: its latest known state, and whoever wants to hear of changes."""
 
     __slots__ = (
-        "acknowledged", "artifacts", "attempt", "failure", "heard_at", "job_id", "kind", "listeners", "notice", "progress", "progress_seq",
-        "reason", "result", "result_size", "rev", "run_s", "state", "tag", "worker_id",
+        "acknowledged", "artifacts", "attempt", "broken", "failure", "heard_at", "job_id", "kind", "listeners", "notice", "progress",
+        "progress_seq", "reason", "result", "result_size", "rev", "run_s", "state", "tag", "worker_id",
     )  # fmt: skip
 
     def __init__(self, job_id: bytes, now: float, *, acknowledged: bool) -> None:
@@ -78,12 +79,18 @@ class Watched:
         self.progress: ProgressUpdate | None = None
         self.progress_seq = (0, -1)
         self.heard_at = now
+        self.broken: KtrdrError | None = None
         self.listeners: list[Callable[[JobUpdate | ProgressUpdate], None]] = []
 
     @property
     def terminal(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be heard: the job has ended, or watching has (``broken`` says why)."""
+        return self.broken is not None or self.state in TERMINAL
 
     def update(self) -> JobUpdate:
         """The latest state as an event."""
@@ -122,9 +129,7 @@ class Tracker:
         if isinstance(message, m.JobEvent):
             if message.rev <= watched.rev:
                 return
-            body = bodies[0] if bodies and bodies[0] else None
-            complete = body is not None or message.result_size == 0
-            self._advance(watched, message, body if message.state is JobState.DONE and complete else None)
+            self._advance(watched, message, bodies[0] if message.size else None)
         elif isinstance(message, m.ProgressEvent):
             self._progress(watched, message)
 
@@ -135,7 +140,6 @@ class Tracker:
             return
         watched.heard_at = now
         watched.acknowledged = True
-        watched.notice = view.notice or watched.notice
         if view.rev > watched.rev:
             self._advance(watched, view, None)
         if not watched.terminal and view.fraction > 0 and (watched.progress is None or view.fraction > watched.progress.fraction):
@@ -148,9 +152,10 @@ class Tracker:
         watched.kind = news.kind
         watched.state, watched.reason, watched.rev = news.state, news.reason, news.rev
         watched.attempt, watched.worker_id, watched.tag = news.attempt, news.worker_id, news.tag
+        watched.notice = news.notice or watched.notice
         watched.run_s, watched.result_size = news.run_s, news.result_size
         watched.artifacts, watched.failure = news.artifacts, news.failure
-        watched.result = result
+        watched.result = result if result is not None or news.result_size else b""
         if watched.terminal:
             self.jobs.pop(watched.job_id, None)
         watched.tell(watched.update())
@@ -179,6 +184,22 @@ class Tracker:
                 if len(silent) >= REPAIR_BATCH:
                     break
         return silent
+
+    def on_unknown(self, job_id: bytes) -> None:
+        """The broker does not know this job: it was removed, or the broker's data was."""
+        watched = self.jobs.get(job_id)
+        if watched is not None and watched.acknowledged:
+            self._break(watched, UnknownJob(f"The broker does not know job {job_id.hex()[:8]} any more."))
+
+    def fail(self, error: KtrdrError) -> None:
+        """Nothing more will be heard of any job."""
+        for watched in list(self.jobs.values()):
+            self._break(watched, error)
+
+    def _break(self, watched: Watched, error: KtrdrError) -> None:
+        watched.broken = error
+        self.jobs.pop(watched.job_id, None)
+        watched.tell(watched.update())
 
     def lost_touch(self) -> None:
         """The connection was renewed or the broker restarted: ask about everything soon."""

@@ -93,6 +93,8 @@ class Accept(Message):
 
 
 class RejectItem(Item):
+    """A job that the worker does not take, and why: DRAINING, UNFIT, PREFETCH_STALE, INPUT_UNAVAILABLE, CHILD_START_FAILED."""
+
     job_id: bytes
     token: int
     code: str
@@ -258,6 +260,8 @@ class ResultAck(Message):
 
 
 class CancelItem(Item):
+    """A job to stop. The worker answers with RESULT, also for a token that it does not know."""
+
     job_id: bytes
     token: int
     grace: float
@@ -434,7 +438,9 @@ class Explain(Message):
 
 
 class Admin(Message):
-    """Administration: ``status``, ``dump``, ``drain``, ``undrain``, ``pause``, ``unpause``, ``priority``, ``prune``, ``rm``, with arguments as a map."""
+    """Administration: an action and its arguments as a map. The actions are ``status``, ``drain``, ``undrain``, ``pause``, ``unpause``,
+    ``priority``, ``prune`` and ``rm``.
+    """
 
     request: int
     action: str
@@ -640,7 +646,7 @@ class ClientPong(Message):
     epoch: int
 
 
-# ---------------------------------------------------------------- events (PUB)
+# ---------------------------------------------------------------- broker -> subscribers
 
 
 class JobEvent(Message):
@@ -661,6 +667,7 @@ class JobEvent(Message):
     result_size: int = 0
     artifacts: list[Artifact] = []
     failure: Failure | None = None
+    notice: str = ""
 
 
 class ProgressEvent(Message):

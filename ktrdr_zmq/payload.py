@@ -20,7 +20,10 @@ EXT_ARRAY: Final = 1
 EXT_DATETIME: Final = 2
 MAX_BODY: Final = 4 * 1024 * 1024
 MAX_INLINE_RESULT: Final = 256 * 1024
-_DTYPES: Final = frozenset("<f8 <f4 <f2 <i8 <i4 <i2 |i1 <u8 <u4 <u2 |u1 |b1 <M8[ns] <M8[us] <M8[ms] <M8[s] <m8[ns]".split())
+_DTYPES: Final = frozenset({
+    "<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", "<u2", "|u1", "|b1",
+    "<M8[ns]", "<M8[us]", "<M8[ms]", "<M8[s]", "<m8[ns]",
+})  # fmt: skip
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -111,5 +114,5 @@ def unpack(data: bytes | memoryview, *, limit: int = MAX_BODY) -> Any:
         return msgpack.unpackb(data, ext_hook=_ext_hook, raw=False, strict_map_key=False)
     except PayloadError:
         raise
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException, RecursionError) as error:
         raise PayloadError(f"The body is not valid MessagePack: {error}") from error

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ktrdr_zmq.client import JobRequest
 from ktrdr_zmq.errors import UnknownJob, UsageError
+from ktrdr_zmq.handles import JobRequest
 from ktrdr_zmq.jobs import TERMINAL, JobState
 
 if TYPE_CHECKING:
-    from ktrdr_zmq.client import AsyncClient, AsyncJob
+    from ktrdr_zmq.client import AsyncClient
+    from ktrdr_zmq.handles import AsyncJob
     from ktrdr_zmq.views import JobInfo
 
 LARGEST_FILE = 2 << 30
@@ -139,7 +140,9 @@ async def find_model(client: AsyncClient, model: AsyncJob | str) -> JobInfo:
     if info.state not in TERMINAL:
         info = await job.wait()
     if info.kind != "training" or info.state is not JobState.DONE:
-        raise UsageError(f"Job {info.id[:8]} is no trained model: {info.kind}, {info.state.value}.", hint="See them with: ktrdr models list")
+        raise UsageError(
+            f"Job {info.id[:8]} is no trained model: {info.kind}, {info.state.value}.", hint="See them with: ktrdr models list"
+        )
     return info
 
 

@@ -1,11 +1,17 @@
 """One client's dialogue with the broker, as a pure machine: no socket, no clock, no randomness of its own.
 
 Every verb is idempotent, so the whole art is to ask again: after a silence, after a reconnect, after the broker was restarted. The shell
-feeds messages and ticks in and drains what is to be sent and what has been answered. The simulated World drives the same object.
+feeds messages and ticks in and drains what is to be sent and what has been answered. The simulated World drives the same object:
+
+    session.submit(...), session.request(...)      something is wanted
+    session.on_message(message, bodies, now)       the broker said something
+    session.on_tick(now)                           time passed; due at `next_deadline` at the latest
+    for output in session.drain(): ...             `Send`, `Reconnect`, `Answer`, `Submitted`
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -19,6 +25,8 @@ HELLO_PATIENCE: Final = 5.0
 RESEND_FIRST: Final = 3.0
 RESEND_CAP: Final = 12.0
 MAX_BATCH: Final = 1000
+MAX_SUBMITS: Final = 4
+"""Batches of jobs that may be unanswered at a time: more wait here, so that a long queue is neither sent twice nor grows at the broker."""
 
 
 class Send(NamedTuple):
@@ -96,9 +104,11 @@ class ClientSession:
         self._next_request = 1
         self._hello_request = 0
         self._pending: dict[int, _Pending] = {}
-        self._submits: list[tuple[m.SubmitItem, bytes]] = []
-        self._answers: set[bytes] = set()
+        self._submits: deque[tuple[m.SubmitItem, bytes]] = deque()
+        self._batches = 0
+        self._resend_at = now
         self._outbox: list[Output] = []
+        self._heard_at = now
         self._last_heard = now
         self._last_ping = now
         self._wake_at = now
@@ -119,13 +129,12 @@ class ClientSession:
 
     def forget(self, request: int) -> None:
         """Nobody waits for this answer any more."""
-        self._pending.pop(request, None)
+        self._settle(request)
 
     def submit(self, job_id: bytes, spec: bytes, body: bytes, *, now: float) -> None:
         """Submit a job; all that are submitted before the next `drain` travel together. `Submitted` follows for each."""
         self._now = now
         self._submits.append((m.SubmitItem(job_id, spec, len(body)), body))
-        self._answers.add(job_id)
 
     def watch(self, on: bool) -> None:
         """Whether events are awaited: keeps an otherwise idle dialogue alive."""
@@ -133,26 +142,29 @@ class ClientSession:
 
     @property
     def busy(self) -> bool:
-        """Whether something is awaited."""
+        """Whether an answer is awaited."""
         return bool(self._pending or self._submits)
+
+    @property
+    def last_heard(self) -> float:
+        """When the broker was last heard of; a dialogue that is neither `busy` nor watched falls silent by itself."""
+        return self._heard_at
 
     # ------------------------------------------------------------ inputs
 
     def on_message(self, message: Any, bodies: list[bytes], now: float) -> None:
         """Take in one message of the broker."""
         self._now = now
-        self._last_heard = now
+        self._heard_at = self._last_heard = now
         if isinstance(message, m.ClientHelloOk):
             self._welcome(message, now)
         elif isinstance(message, m.Nack):
             self._refused(message, bodies, now)
+        elif self._settle(getattr(message, "request", 0)) is None:
+            return  # answered before: it was asked twice
         elif isinstance(message, m.SubmitAck):
-            self._pending.pop(message.request, None)
-            for reply in message.items:
-                if reply.job_id in self._answers:
-                    self._answers.discard(reply.job_id)
-                    self._outbox.append(Submitted(reply))
-        elif self._pending.pop(getattr(message, "request", 0), None) is not None and not isinstance(message, m.ClientPong):
+            self._outbox += map(Submitted, message.items)
+        else:
             self._outbox.append(Answer(message.request, message, bodies))
 
     def on_tick(self, now: float) -> None:
@@ -182,11 +194,12 @@ class ClientSession:
             return self._wake_at
         if self.state is State.FAILED or not (self._pending or self._watched):
             return self._now + 3600.0
-        return min([self._last_ping + self._interval, *(pending.resend_at for pending in self._pending.values())])
+        ping_at = self._last_ping + self._interval
+        return min(ping_at, self._resend_at) if self._pending else ping_at
 
     def drain(self) -> list[Output]:
         """Hand over what is to be sent and what has been answered."""
-        if self._submits:
+        while self._submits and self._batches < MAX_SUBMITS:
             self._pack()
         outbox, self._outbox = self._outbox, []
         return outbox
@@ -224,8 +237,20 @@ class ClientSession:
             self.refusal = nack
         elif nack.request == self._hello_request:
             self._pause(now)
-        elif self._pending.pop(nack.request, None) is not None:
-            self._outbox.append(Answer(nack.request, nack, bodies))
+        else:
+            pending = self._settle(nack.request)
+            if pending is not None and isinstance(pending.message, m.Submit):
+                for item in pending.message.items:  # refused as a whole: each of its jobs is
+                    self._outbox.append(Submitted(m.SubmitReply(item.job_id, nack.code, nack.text, nack.retryable, nack.retry_after)))
+            elif pending is not None:
+                self._outbox.append(Answer(nack.request, nack, bodies))
+
+    def _settle(self, request: int) -> _Pending | None:
+        """A request has its answer."""
+        pending = self._pending.pop(request, None)
+        if pending is not None and isinstance(pending.message, m.Submit):
+            self._batches -= 1
+        return pending
 
     def _lost(self, now: float) -> None:
         """No answer: a new socket (after a failed handshake the old one may never connect), and HELLO after a pause."""
@@ -239,7 +264,7 @@ class ClientSession:
 
     def _keep(self, now: float) -> None:
         if not (self._pending or self._watched):
-            self._last_heard = now
+            self._last_heard = now  # nothing was expected, so silence means nothing
             return
         if now - self._last_heard > self._interval * SILENT_INTERVALS and now - self._last_ping < self._interval * SILENT_INTERVALS:
             self._last_heard = now
@@ -250,29 +275,33 @@ class ClientSession:
                 self._last_heard = now  # this process itself stood still, or had nothing to ask: no blame
             self._last_ping = now
             self._outbox.append(Send(m.ClientPing(0)))
-        for pending in self._pending.values():
-            if now >= pending.resend_at:
-                pending.pause = min(pending.pause * 2, RESEND_CAP)
-                self._transmit(pending, now)
+        if now >= self._resend_at:
+            for pending in self._pending.values():
+                if now >= pending.resend_at:
+                    pending.pause = min(pending.pause * 2, RESEND_CAP)
+                    self._transmit(pending, now)
+            self._resend_at = min((pending.resend_at for pending in self._pending.values()), default=now)
 
     def _transmit(self, pending: _Pending, now: float) -> None:
         pending.resend_at = now + pending.pause
+        # A lower bound of all resend times, put right at the next tick: looking at each of many requests every time would cost more.
+        self._resend_at = min(self._resend_at, pending.resend_at) if len(self._pending) > 1 else pending.resend_at
         if self.state is State.OPEN:
             self._outbox.append(Send(pending.message, pending.bodies))
 
     def _pack(self) -> None:
-        """SUBMITs of all jobs that wait, in batches that fit a message."""
+        """One SUBMIT of the jobs that wait, as many as fit a message."""
         limit = self.max_message // 2
         items: list[m.SubmitItem] = []
         bodies: list[bytes] = []
         size = 0
-        for item, body in self._submits:
-            weight = len(item.spec) + len(body) + 64
-            if items and (len(items) >= MAX_BATCH or size + weight > limit):
-                self.request(m.Submit(0, items), tuple(bodies), now=self._now)
-                items, bodies, size = [], [], 0
+        while self._submits and len(items) < MAX_BATCH:
+            item, body = self._submits[0]
+            size += len(item.spec) + len(body) + 64
+            if items and size > limit:
+                break
+            self._submits.popleft()
             items.append(item)
             bodies.append(body)
-            size += weight
-        self._submits = []
+        self._batches += 1
         self.request(m.Submit(0, items), tuple(bodies), now=self._now)

@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 Frames = Sequence[bytes]
 WALL_START: Final = 1_800_000_000_000_000
+TIMER_LATE: Final = 1e-4
+"""A timer fires a little after its time, never on the dot: a deadline that rounding puts a hair ahead is reached all the same."""
 
 
 class Violation(AssertionError):
@@ -160,6 +162,7 @@ class _Link:
 class _Host:
     machine: Machine
     up: bool = False
+    gone: bool = False
     process: int = 0
     thaw_at: float = 0.0
     wake_at: float = -1.0
@@ -219,7 +222,7 @@ class World:
     def start(self, name: str) -> None:
         """Start a machine's process."""
         host = self._hosts[name]
-        if host.up:
+        if host.up or host.gone:
             return
         host.up = True
         host.process += 1
@@ -292,15 +295,18 @@ class World:
         self.now = end
         return until()
 
-    def heal(self) -> None:
-        """No more faults; cut lines carry again, frozen and dead machines come back."""
+    def heal(self, lost: Sequence[str] = ()) -> None:
+        """No more faults; cut lines carry again, frozen and dead machines come back, but for the ``lost`` ones, which never do."""
         self._note("everything heals")
         self.faults = CALM
         for link in self._peers.values():
             link.blocked_until = {True: 0.0, False: 0.0}
         for name, host in self._hosts.items():
             host.thaw_at = min(host.thaw_at, self.now)
-            if host.up:
+            if name in lost:
+                self.kill(name)
+                host.gone = True
+            elif host.up:
                 self._settle(host)
             else:
                 self.start(name)
@@ -333,7 +339,7 @@ class World:
         if wake != host.wake_at:
             host.wake_at = wake
             process = host.process
-            self.later(max(wake - self.now, 0.0), lambda: self._wake(host, process, wake))
+            self.later(max(wake - self.now, 0.0) + TIMER_LATE, lambda: self._wake(host, process, wake))
 
     def _wake(self, host: _Host, process: int, due: float) -> None:
         if host.process != process or not host.up or host.wake_at != due:

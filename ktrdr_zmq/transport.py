@@ -191,8 +191,8 @@ class Channel:
             self.rearm()
         if batch:
             self._on_batch(batch)
-        if self._loop is None:  # the callback closed us
+        if self.closed:  # by the callback
             return
-        if self._blocked and self._on_writable is not None and socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
+        if self._blocked and self._on_writable is not None and int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
             self._blocked = False
             self._on_writable()

@@ -20,6 +20,7 @@ from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import HELD, JOB_ID_SIZE, TERMINAL, JobState
 
 MAX_PAGE: Final = 1000
+MAX_INT: Final = (1 << 63) - 1
 LOG_ARTIFACT: Final = "log"
 
 
@@ -36,10 +37,10 @@ def lookup_for(message: m.Message) -> Lookup | None:
     if isinstance(message, (m.Logs, m.Explain)):
         return Lookup(refs=(message.ref,))
     if isinstance(message, m.List):
-        limit = min(max(message.limit, 1), MAX_PAGE)
         query = PageQuery(
-            tuple(message.states), tuple(message.kinds), tuple(message.labels), message.name, message.since, message.before_seq, limit
-        )
+            tuple(message.states), tuple(message.kinds), tuple(message.labels), message.name,
+            _bounded(message.since), _bounded(message.before_seq), min(max(message.limit, 1), MAX_PAGE),
+        )  # fmt: skip
         return Lookup(page=query)
     if isinstance(message, m.Admin):
         return _admin_lookup(message)
@@ -47,13 +48,21 @@ def lookup_for(message: m.Message) -> Lookup | None:
 
 
 def _admin_lookup(message: m.Admin) -> Lookup | None:
-    args = message.args
     if message.action in ("rm", "priority"):
-        return Lookup(refs=tuple(str(ref) for ref in args.get("refs", ())))
-    before = args.get("before", 0)
+        return Lookup(refs=tuple(_refs(message.args)))
+    before = message.args.get("before", 0)
     if message.action == "prune" and isinstance(before, int) and before > 0:
-        return Lookup(prune_before=before)
+        return Lookup(prune_before=_bounded(before))
     return None
+
+
+def _refs(args: dict[str, Any]) -> list[str]:
+    refs = args.get("refs", ())
+    return [str(ref) for ref in refs] if isinstance(refs, (list, tuple)) else []
+
+
+def _bounded(number: int) -> int:
+    return min(max(number, 0), MAX_INT)
 
 
 class AdminError(Exception):
@@ -86,7 +95,8 @@ class ClientDesk:
         if isinstance(message, m.ClientHello):
             self._hello(peer, message)
         elif peer not in self._clients:
-            self._nack(peer, "HELLO_REQUIRED", message, "Say HELLO first.", retryable=True)
+            if self._ledger.may_answer_stranger():
+                self._nack(peer, "HELLO_REQUIRED", message, "Say HELLO first.", retryable=True)
         else:
             self._clients[peer] = self._ledger.now
             self._verbs[type(message)](peer, message, bodies, found)
@@ -97,6 +107,12 @@ class ClientDesk:
         for peer in [peer for peer, seen in self._clients.items() if seen < horizon]:
             del self._clients[peer]
 
+    def _make_room(self) -> None:
+        """Drop the tenth that was silent for longest: a client that is still there says HELLO again when it is asked to."""
+        by_silence = sorted(self._clients, key=self._clients.__getitem__)
+        for peer in by_silence[: len(by_silence) // 10 + 1]:
+            del self._clients[peer]
+
     # ------------------------------------------------------------ dialogue
 
     def _hello(self, peer: bytes, hello: m.ClientHello) -> None:
@@ -105,8 +121,7 @@ class ClientDesk:
             self._nack(peer, "VERSION", hello, f"This broker speaks protocol version {m.MAJOR}.")
             return
         if len(self._clients) >= ledger.config.max_clients and peer not in self._clients:
-            self._nack(peer, "QUEUE_FULL", hello, "This broker has as many clients as it may have.", retryable=True)
-            return
+            self._make_room()
         self._clients[peer] = ledger.now
         ok = m.ClientHelloOk(
             hello.request, ledger.epoch, ledger.store_id, ledger.config.max_message, ledger.config.max_inline_result, self._version
@@ -123,7 +138,9 @@ class ClientDesk:
 
     def _submit(self, peer: bytes, message: m.Submit, bodies: list[bytes], found: Found) -> None:
         replies = [self._intake.take(item, body, found) for item, body in zip(message.items, bodies, strict=True)]
-        self._ledger.to_client(peer, m.SubmitAck(message.request, replies))
+        # A refusal for want of a disk must not wait for that disk.
+        refused = bool(self._intake.storage_trouble) and all(reply.code != "OK" for reply in replies)
+        self._ledger.to_client(peer, m.SubmitAck(message.request, replies), urgent=refused)
 
     def _status(self, peer: bytes, message: m.Status, bodies: list[bytes], found: Found) -> None:
         jobs, errors = self._resolve(message.refs, found)
@@ -137,14 +154,17 @@ class ClientDesk:
 
     def _cancel(self, peer: bytes, message: m.CancelJobs, bodies: list[bytes], found: Found) -> None:
         jobs, errors = self._resolve(message.refs, found)
+        grace = min(message.grace, 3600.0) if message.grace > 0 else 0.0
         for job in jobs:
-            self._leases.cancel(job, min(max(message.grace, 0.0), 3600.0))
+            self._leases.cancel(job, grace)
         self._ledger.to_client(peer, m.CancelReply(message.request, [job_view(job) for job in jobs], errors))
 
     def _retry(self, peer: bytes, message: m.Retry, bodies: list[bytes], found: Found) -> None:
         again = self._ledger.jobs.get(message.new_id) or found.jobs.get(message.new_id)
         jobs, errors = self._resolve([message.ref], found)
-        if again is not None:
+        if message.new_id in found.known or (again is not None and not again.spec.retry_of):
+            self._nack(peer, "CONFLICT", message, "Another job has this id.")
+        elif again is not None:
             self._ledger.to_client(peer, m.RetryReply(message.request, job_view(again)))
         elif errors:
             self._nack(peer, errors[0].code, message, errors[0].text)
@@ -153,7 +173,9 @@ class ClientDesk:
         elif len(message.new_id) != JOB_ID_SIZE:
             self._nack(peer, "BAD_SPEC", message, f"A job id has {JOB_ID_SIZE} octets.")
         elif self._intake.storage_trouble:
-            self._nack(peer, "STORAGE", message, self._intake.storage_trouble, retryable=True)
+            self._nack(peer, "STORAGE", message, self._intake.storage_trouble, retryable=True, urgent=True)
+        elif self._intake.closing:
+            self._nack(peer, "SHUTTING_DOWN", message, "The broker is shutting down.", retryable=True)
         else:
             job = self._intake.repeat(jobs[0], message.new_id)
             self._ledger.to_client(peer, m.RetryReply(message.request, job_view(job)))
@@ -164,7 +186,7 @@ class ClientDesk:
             self._nack(peer, errors[0].code, message, errors[0].text)
             return
         job = jobs[0]
-        body = found.results.get(job.job_id, b"")
+        body = self._ledger.results.get(job.job_id) or found.results.get(job.job_id, b"")
         dropped = job.state is JobState.DONE and job.result_size > 0 and not body
         reply = m.ResultReply(message.request, job_view(job, details=True), len(body), dropped)
         self._ledger.to_client(peer, reply, (body,) if body else ())
@@ -208,15 +230,25 @@ class ClientDesk:
         """References to rows: what the core holds is newer than what the store had."""
         jobs, errors = [], []
         for ref in refs:
-            ids = found.refs.get(ref, [])
+            ids = found.refs.get(ref) or self._uncommitted(ref)
             if len(ids) == 1:
                 job = self._ledger.jobs.get(ids[0]) or found.jobs.get(ids[0])
                 if job is not None:
                     jobs.append(job)
                     continue
-            code, text = ("AMBIGUOUS_JOB", f"Several jobs begin with {ref}.") if len(ids) > 1 else ("UNKNOWN_JOB", f"There is no job {ref}.")
-            errors.append(m.RefError(ref, code, text))
+            if len(ids) > 1:
+                errors.append(m.RefError(ref, "AMBIGUOUS_JOB", f"Several jobs begin with {ref}."))
+            else:
+                errors.append(m.RefError(ref, "UNKNOWN_JOB", f"There is no job {ref}."))
         return jobs, errors
+
+    def _uncommitted(self, ref: str) -> list[bytes]:
+        """A full id that the store does not know yet."""
+        try:
+            job_id = bytes.fromhex(ref)
+        except ValueError:
+            return []
+        return [job_id] if job_id in self._ledger.jobs else []
 
     # ------------------------------------------------------------ administration
 
@@ -226,7 +258,8 @@ class ClientDesk:
         except AdminError as error:
             self._nack(peer, "BAD_SPEC", message, str(error))
             return
-        self._ledger.to_client(peer, m.AdminReply(message.request, document))
+        urgent = message.action == "status" and bool(self._intake.storage_trouble)
+        self._ledger.to_client(peer, m.AdminReply(message.request, document), urgent=urgent)
 
     def _administer(self, action: str, args: dict[str, Any], found: Found) -> dict[str, Any]:
         if action == "status":
@@ -244,7 +277,7 @@ class ClientDesk:
         if action == "prune":
             return {"removed": self.prune(found.prunable, keep_models=True)}
         if action == "rm":
-            jobs, errors = self._resolve([str(ref) for ref in args.get("refs", ())], found)
+            jobs, errors = self._resolve(_refs(args), found)
             if errors:
                 raise AdminError(errors[0].text)
             if any(job.state not in TERMINAL for job in jobs):
@@ -261,7 +294,7 @@ class ClientDesk:
         return {"worker_id": worker.worker_id, "draining": on, "running": len(worker.leases)}
 
     def _reprioritise(self, args: dict[str, Any], found: Found) -> dict[str, Any]:
-        jobs, errors = self._resolve([str(ref) for ref in args.get("refs", ())], found)
+        jobs, errors = self._resolve(_refs(args), found)
         priority = args.get("priority")
         if errors or not isinstance(priority, int) or not -1000 <= priority <= 1000:
             raise AdminError(errors[0].text if errors else "A priority is a whole number between -1000 and 1000.")
@@ -279,13 +312,12 @@ class ClientDesk:
         for job in jobs:
             is_model = any(artifact.name == "model" for artifact in job.artifacts)
             if job.state in TERMINAL and job.job_id not in self._ledger.jobs and not (keep_models and is_model):
-                self._ledger.remove(job)
-                removed += 1
+                removed += self._ledger.remove(job)
         return removed
 
-    def _nack(self, peer: bytes, code: str, message: Any, text: str, *, retryable: bool = False) -> None:
+    def _nack(self, peer: bytes, code: str, message: Any, text: str, *, retryable: bool = False, urgent: bool = False) -> None:
         nack = m.Nack(
             code=code, verb=m.VERBS[type(message)], request=message.request, retryable=retryable, epoch=self._ledger.epoch, text=text,
             versions=[m.MAJOR],
         )  # fmt: skip
-        self._ledger.to_client(peer, nack)
+        self._ledger.to_client(peer, nack, urgent=urgent)

@@ -6,7 +6,6 @@ their order. Nothing is acknowledged, dispatched or published before it is durab
 
 from __future__ import annotations
 
-import heapq
 from enum import Enum
 from typing import Any, Final
 
@@ -24,7 +23,6 @@ from ktrdr_zmq.errors import ProtocolError
 from ktrdr_zmq.jobs import HELD, SYNC_TOPIC, TERMINAL, JobState
 
 NOTHING: Final = Found()
-NACKS_PER_SECOND: Final = 100
 
 
 class Port(Enum):
@@ -61,12 +59,7 @@ class Broker:
         self._grace_until = now + config.grace
         self._tick = config.ping_interval / 2
         self._last_tick = now
-        self._queue_ends: list[tuple[float, int, bytes]] = []
         self._next_prune = now + 60.0
-        self._nacks = 0
-        self._nack_second = 0
-        for job in self.queues.jobs.values():
-            self._watch_queue(job)
 
     # ------------------------------------------------------------ inputs
 
@@ -99,12 +92,9 @@ class Broker:
             self.workers.message(peer, message, bodies)
 
     def on_bad_message(self, port: Port, peer: bytes, error: ProtocolError, now: float) -> None:
-        """Answer what cannot be understood, within reason: a flood of it is not worth a flood of answers."""
-        second = int(now)
-        if second != self._nack_second:
-            self._nack_second, self._nacks = second, 0
-        self._nacks += 1
-        if self._nacks > NACKS_PER_SECOND or error.verb == m.VERBS[m.Nack]:
+        """Answer what cannot be understood; but never a NACK."""
+        self.ledger.now = now
+        if error.verb == m.VERBS[m.Nack] or not self.ledger.may_answer_stranger():
             return
         nack = m.Nack(code=error.code, verb=error.verb, epoch=self.ledger.epoch, text=error.message, versions=[m.MAJOR])
         if port is Port.WORKER:
@@ -146,41 +136,23 @@ class Broker:
 
     def on_tick(self, now: float, wall: int) -> None:
         """Let time act. The shell has drained its inbox before: nobody is expired with a message in the letter-box."""
+        self._clock(now, wall)
         stall = now - self._last_tick - 2 * self._tick
         if stall > 0:
             self.workers.excuse(stall)
             self._grace_until += stall
         self._last_tick = now
-        self._clock(now, wall)
         self.workers.watch(now, now >= self._grace_until)
-        while self._queue_ends and self._queue_ends[0][0] <= now:
-            _, _, job_id = heapq.heappop(self._queue_ends)
-            job = self.queues.jobs.get(job_id)
-            if job is not None:
-                self._queue_end(job)
+        for job in self.queues.overdue(now):
+            self.leases.queue_timeout(job)
         self.clients.forget_silent()
         self.ledger.collect_garbage()
 
-    def _queue_end(self, job: Job) -> None:
-        ends = job.ready + job.spec.queue_timeout
-        if ends <= self.ledger.now:
-            self.leases.queue_timeout(job)
-        else:
-            heapq.heappush(self._queue_ends, (ends, job.seq, job.job_id))
-
-    def _watch_queue(self, job: Job) -> None:
-        if job.spec.queue_timeout > 0:
-            heapq.heappush(self._queue_ends, (job.ready + job.spec.queue_timeout, job.seq, job.job_id))
-
     def next_deadline(self) -> float:
         """When `on_tick` is due at the latest."""
-        times = [self._last_tick + self._tick]
-        if self._queue_ends:
-            times.append(self._queue_ends[0][0])
+        tick = self._last_tick + self._tick
         wake = self.queues.next_wake(self.ledger.now)
-        if wake is not None:
-            times.append(wake)
-        return min(times)
+        return tick if wake is None else min(tick, wake)
 
     def shutdown(self, now: float, wall: int) -> None:
         """Say good-bye to the workers: they go on and come back."""

@@ -7,6 +7,7 @@ limits, inputs. So "No training workers" comes before any upload.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from typing import Final
 
@@ -16,9 +17,12 @@ from ktrdr_broker.ledger import Ledger
 from ktrdr_broker.model import Found, Job
 from ktrdr_broker.queues import Queues
 from ktrdr_broker.registry import Registry
-from ktrdr_zmq.jobs import JOB_ID_SIZE, Device, JobSpec, JobState, Reason, no_workers_text
+from ktrdr_zmq.jobs import JOB_ID_SIZE, JobSpec, JobState, Reason
 from ktrdr_zmq.messages import SubmitItem, SubmitReply
 
+MAX_SPEC: Final = 64 * 1024
+MAX_TEXT: Final = 200
+MAX_LABELS: Final = 64
 KIND: Final = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _SPEC: Final = msgspec.msgpack.Decoder(JobSpec)
 
@@ -37,6 +41,10 @@ class Intake:
         """Accept one job, or refuse it."""
         if len(item.job_id) != JOB_ID_SIZE:
             return SubmitReply(item.job_id, "BAD_SPEC", f"A job id has {JOB_ID_SIZE} octets.")
+        if len(item.spec) > MAX_SPEC:
+            return SubmitReply(
+                item.job_id, "TOO_LARGE", f"The job's specification has {len(item.spec):,} octets; the limit is {MAX_SPEC:,}."
+            )
         digest = hashlib.sha256(item.spec + body).digest()
         before = self._ledger.jobs.get(item.job_id) or found.jobs.get(item.job_id) or found.known.get(item.job_id)
         if before is not None:
@@ -63,7 +71,7 @@ class Intake:
         self._queues.add(job)
         notice = ""
         if not self._registry.capable(spec, ledger.now):
-            notice = f"Queued until a worker comes. {no_workers_text(spec.kind)}"
+            notice = f"Queued until a worker comes. {self._registry.nobody_text(spec, ledger.now)}"
         elif self._queues.paused:
             notice = "Queued: dispatch is paused."
         return SubmitReply(item.job_id, "OK", notice=notice)
@@ -89,7 +97,7 @@ class Intake:
         if self.storage_trouble:
             return SubmitReply(b"", "STORAGE", f"The broker cannot write to its disk: {self.storage_trouble}", True, 5.0)
         if not spec.queue and not self._registry.capable(spec, ledger.now):
-            return SubmitReply(b"", "NO_CAPABLE_WORKER", self._nobody(spec))
+            return SubmitReply(b"", "NO_CAPABLE_WORKER", self._registry.nobody_text(spec, ledger.now))
         if len(body) > config.max_body:
             text = f"The job's body has {len(body):,} octets; the limit is {config.max_body:,}. Put large data into an artifact."
             return SubmitReply(b"", "TOO_LARGE", text)
@@ -100,25 +108,28 @@ class Intake:
             return SubmitReply(b"", "MISSING_ARTIFACT", "An input is not stored; upload it first.", True, missing=missing)
         return None
 
-    def _nobody(self, spec: JobSpec) -> str:
-        if spec.device is not Device.AUTO and any(worker.offers(spec.kind, spec.schema) for worker in self._registry):
-            return f"No {spec.device.value.upper()} worker available for {spec.kind}. Start one, or let the job use any device."
-        return no_workers_text(spec.kind)
-
 
 def _misfit(spec: JobSpec) -> SubmitReply | None:
     """Reasons that lie in the specification itself."""
     problem = ""
     if not KIND.fullmatch(spec.kind):
         problem = f"{spec.kind!r} is no name for a kind of job."
-    elif min(spec.gpu_wait, spec.run_timeout, spec.queue_timeout, spec.reclaim_after, spec.memory_limit) < 0:
-        problem = "A duration or limit is negative."
+    elif not all(0 <= number < math.inf for number in (*_durations(spec), spec.memory_limit)):
+        problem = "A duration or limit is negative or no number."
     elif not (1 <= spec.max_crashes <= 100 and 0 <= spec.max_losses <= 1000 and 1 <= spec.threads <= 1024):
         problem = "max_crashes is 1 to 100, max_losses 0 to 1000, threads 1 to 1024."
     elif not -1000 <= spec.priority <= 1000:
         problem = "A priority is between -1000 and 1000."
     elif any(len(digest) != 32 for _, digest in spec.inputs):
         problem = "An input is not named by a SHA-256 digest."
-    elif len(spec.name) > 200 or len(spec.submitter) > 200 or len(spec.labels) > 64:
+    elif len(spec.labels) > MAX_LABELS or any(len(text) > MAX_TEXT for text in _texts(spec)):
         problem = "The name, the submitter or the labels are too long."
     return SubmitReply(b"", "BAD_SPEC", problem) if problem else None
+
+
+def _durations(spec: JobSpec) -> tuple[float, ...]:
+    return spec.gpu_wait, spec.run_timeout, spec.queue_timeout, spec.reclaim_after
+
+
+def _texts(spec: JobSpec) -> list[str]:
+    return [spec.name, spec.submitter, *(text for label in spec.labels for text in label)]

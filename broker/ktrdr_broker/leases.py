@@ -6,6 +6,8 @@ proportion to what would be lost, and the worker may still come back and go on, 
 
 from __future__ import annotations
 
+import math
+
 from ktrdr_broker.ledger import Ledger
 from ktrdr_broker.model import Job
 from ktrdr_broker.queues import Placement, Queues
@@ -48,8 +50,8 @@ class Leases:
             job.attempt = len(job.attempts) + 1
             job.worker_id, job.instance, job.tag = worker.worker_id, worker.instance, tag
             job.attempts.append(Attempt(job.attempt, job.token, worker.worker_id, worker.instance, tag, ledger.wall))
-            if job.spec.device is Device.AUTO and tag == TAG_CPU and self._registry.gpu_hope(job.spec, ledger.now):
-                job.notice = "Runs on a CPU: no GPU slot was free."
+            fallback = tag == TAG_CPU and job.spec.device is Device.AUTO and self._registry.gpu_hope(job.spec, ledger.now)
+            job.notice = "Runs on a CPU: no GPU slot was free." if fallback else ""
             ledger.move(job, JobState.LEASED, Reason.DISPATCHED, publish=False)
             self._hold(job, worker)
             item = m.DispatchItem(job.job_id, job.token, job.attempt, tag, job.spec_raw, len(job.body), job.checkpoint)
@@ -75,6 +77,8 @@ class Leases:
         mean = self._registry.means.get(job.spec.kind)
         long = mean is None or mean >= self._ledger.config.short_job
         lease = Lease(job, worker, job.tag, self._ledger.now, long)
+        if job.attempts:  # after a restart or a return only the wall clock knows how long it has been running
+            lease.started -= max(self._ledger.wall - job.attempts[-1].leased_at, 0) / 1e6
         self.by_token[job.token] = worker.leases[job.token] = lease
         if long:
             worker.long_leases[job.tag] = worker.long_leases.get(job.tag, 0) + 1
@@ -102,12 +106,13 @@ class Leases:
 
     def readopt(self, job: Job, worker: Worker) -> None:
         """A worker that was presumed dead still runs the job, and nobody else does: it goes on."""
+        before = self.by_token.get(job.token)
         if job.state is JobState.QUEUED:
             self._queues.remove(job)
             job.worker_id, job.instance = worker.worker_id, worker.instance
             job.attempts[-1].ended_at, job.attempts[-1].reason, job.attempts[-1].failure = 0, "", None
             job.losses = max(job.losses - 1, 0)
-            self._ledger.counters["losses"] -= 1
+            self._ledger.counters["losses"] -= self._ledger.counters["losses"] > 0
             self._ledger.move(job, JobState.LEASED, Reason.DISPATCHED, publish=False)
             lease = self._hold(job, worker)
         else:
@@ -116,6 +121,8 @@ class Leases:
             if job.worker_id != worker.worker_id or job.instance != worker.instance:
                 job.worker_id, job.instance = worker.worker_id, worker.instance
                 self._ledger.save(job)
+        if before is not None:
+            lease.started = before.started
         if job.state is JobState.LEASED:
             self.accept(job)
         else:
@@ -151,14 +158,16 @@ class Leases:
         if item.outcome in (Outcome.DONE, Outcome.FAILED) and ledger.missing([a.digest for a in item.artifacts]):
             return MISSING_ARTIFACT
         if job.state is JobState.QUEUED:
-            self.readopt(job, worker or self._registry.workers.get(job.attempts[-1].worker_id) or Worker(job.attempts[-1].worker_id, ledger.now))
+            holder = job.attempts[-1].worker_id
+            self.readopt(job, worker or self._registry.workers.get(holder) or Worker(holder, ledger.now))
         self._record(job, item, body)
         return RECORDED
 
     def _record(self, job: Job, item: m.ResultItem, body: bytes) -> None:
         ledger = self._ledger
         self.release(job)
-        job.run_s = item.run_s
+        job.run_s = item.run_s if 0.0 <= item.run_s < math.inf else 0.0
+        job.started_at = job.started_at or ledger.wall - int(job.run_s * 1e6)
         stored = [artifact for artifact in item.artifacts if artifact.digest in ledger.artifacts]
         if stored or job.artifacts:
             ledger.attach(job, stored)
@@ -166,7 +175,7 @@ class Leases:
             self._end_attempt(job, Reason.CANCELLED, item.failure)
             self._finish(job, JobState.CANCELLED, Reason.CANCELLED)
         elif item.outcome is Outcome.DONE:
-            self._registry.learn(job.spec.kind, item.run_s)
+            self._registry.learn(job.spec.kind, job.run_s)
             self._end_attempt(job, Reason.COMPLETED, None)
             job.failure = None
             ledger.keep_result(job, body)
@@ -219,18 +228,20 @@ class Leases:
 
     def requeue(self, job: Job, reason: Reason, *, not_before: float = 0.0) -> None:
         """Let a job whose lease is over wait again, before those that came after it."""
-        job.ready = self._ledger.now
+        job.ready = not_before or self._ledger.now
         job.fraction, job.stage, job.text, job.metrics, job.progress_seq = 0.0, "", "", [], -1
         self._ledger.counters["requeued"] += 1
         self._ledger.move(job, JobState.QUEUED, reason)
         self._queues.add(job, front=True, not_before=not_before)
 
     def reject(self, job: Job, code: str) -> None:
-        """The worker did not take the job: nothing is charged, and the attempt never was."""
+        """The worker did not take the job: nothing is charged, and if it never began, there was no attempt."""
         lease = self.by_token.get(job.token)
         self.release(job)
-        if job.attempts and job.attempts[-1].token == job.token:
+        if job.state is JobState.LEASED and job.attempts:
             job.attempts.pop()
+        else:
+            self._end_attempt(job, Reason.REJECTED, None)
         if job.state is JobState.CANCELLING:
             self._finish(job, JobState.CANCELLED, Reason.CANCELLED)
             return
@@ -292,11 +303,8 @@ class Leases:
         """Silence for too long: each job goes back to the queue after a time that fits what it would lose."""
         config = self._ledger.config
         for lease in worker.leases.values():
-            if lease.accepted_at is None and lease.job.attempts:  # held since before a restart: only the wall clock knows
-                ran = (self._ledger.wall - lease.job.attempts[-1].leased_at) / 1e6
-            else:
-                ran = worker.last_seen - (lease.accepted_at or lease.leased_at)
-            wanted = lease.job.spec.reclaim_after or min(max(ran, 0.0) / 4, config.reclaim_max)
+            ran = max(worker.last_seen - lease.started, 0.0)
+            wanted = lease.job.spec.reclaim_after or min(ran / 4, config.reclaim_max)
             lease.reclaim_at = worker.last_seen + max(wanted, config.dead_after)
 
     def reclaim_due(self, now: float) -> None:

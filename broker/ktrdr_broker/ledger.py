@@ -6,6 +6,8 @@ marks the row for the next commit and publishes the event behind that commit. No
 
 from __future__ import annotations
 
+from typing import Final
+
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.model import (
     ArtifactDelete,
@@ -20,7 +22,9 @@ from ktrdr_broker.model import (
     ToWorker,
 )
 from ktrdr_zmq import messages as m
-from ktrdr_zmq.jobs import TERMINAL, TRANSITIONS, WORKER_TOPIC, JobState, Reason, job_topic
+from ktrdr_zmq.jobs import TERMINAL, TRANSITIONS, WORKER_TOPIC, Artifact, JobState, Reason, job_topic
+
+NACKS_PER_SECOND: Final = 500
 
 
 class IllegalTransition(Exception):
@@ -34,6 +38,8 @@ class Ledger:
     ----------
     now, wall : float, int
         The clocks of the current turn: monotonic seconds that decide, UTC microseconds that are only written and shown.
+    results : dict
+        Results that no commit has confirmed yet.
     """
 
     def __init__(self, config: BrokerConfig, loaded: Loaded, now: float, wall: int) -> None:
@@ -53,7 +59,13 @@ class Ledger:
         self._touched: dict[bytes, float] = dict.fromkeys(self.artifacts, now)
         self._saves = Saves()
         self._sends: list[Send] = []
+        self.results: dict[bytes, bytes] = {}
         self._ended: list[bytes] = []
+        self._ended_out: list[bytes] = []
+        self._removing: set[bytes] = set()
+        self._removing_out: list[bytes] = []
+        self._nacks = 0
+        self._nack_second = 0
 
     # ------------------------------------------------------------ numbers
 
@@ -104,7 +116,7 @@ class Ledger:
     def keep_result(self, job: Job, result: bytes) -> None:
         """Save a result with the outcome that it belongs to."""
         job.result_size = len(result)
-        self._saves.results[job.job_id] = result
+        self._saves.results[job.job_id] = self.results[job.job_id] = result
 
     def publish_job(self, job: Job) -> None:
         """Tell watchers how the job stands; a small result goes along."""
@@ -113,7 +125,7 @@ class Ledger:
         event = m.JobEvent(
             epoch=self.epoch, job_id=job.job_id, rev=job.rev, at=self.wall, kind=job.spec.kind, state=job.state, reason=job.reason,
             attempt=job.attempt, worker_id=job.worker_id, tag=job.tag, run_s=job.run_s, size=len(inline[0]) if inline else 0,
-            result_size=job.result_size, artifacts=job.artifacts, failure=job.failure,
+            result_size=job.result_size, artifacts=job.artifacts, failure=job.failure, notice=job.notice,
         )  # fmt: skip
         self._sends.append(Publish(job_topic(job.job_id), event, inline))
 
@@ -126,10 +138,14 @@ class Ledger:
         """Publish anything else, in order with the rest."""
         self._sends.append(Publish(topic, message))
 
-    def remove(self, job: Job) -> None:
-        """Let retention take an ended job; a tombstone stays in the store."""
+    def remove(self, job: Job) -> bool:
+        """Let retention take an ended job, once; a tombstone stays in the store."""
+        if job.job_id in self._removing:
+            return False
+        self._removing.add(job.job_id)
         self._use(job, -1)
         self._saves.removed.append(job.job_id)
+        return True
 
     # ------------------------------------------------------------ sends
 
@@ -146,14 +162,28 @@ class Ledger:
         """Hand over the turn's effects by swapping the lists."""
         saves, self._saves = self._saves, Saves()
         sends, self._sends = self._sends, []
+        if self._ended:
+            self._ended_out += self._ended
+            self._ended = []
+        self._removing_out += saves.removed
         return saves, sends
 
     def forget_ended(self) -> None:
-        """After a commit: what has ended is the store's affair now."""
-        if self._ended:
-            for job_id in self._ended:
-                self.jobs.pop(job_id, None)
-            self._ended.clear()
+        """After a commit of all that was taken: what has ended is the store's affair now."""
+        for job_id in self._ended_out:
+            self.jobs.pop(job_id, None)
+            self.results.pop(job_id, None)
+        self._ended_out.clear()
+        self._removing.difference_update(self._removing_out)
+        self._removing_out.clear()
+
+    def may_answer_stranger(self) -> bool:
+        """Whether one more NACK to an unknown or confused peer is due: a flood of nonsense is not worth a flood of answers."""
+        second = int(self.now)
+        if second != self._nack_second:
+            self._nack_second, self._nacks = second, 0
+        self._nacks += 1
+        return self._nacks <= NACKS_PER_SECOND
 
     # ------------------------------------------------------------ artifacts
 
@@ -175,13 +205,13 @@ class Ledger:
         """Which of these are not stored."""
         return [digest for digest in digests if digest not in self.artifacts]
 
-    def attach(self, job: Job, artifacts: list[m.Artifact]) -> None:
+    def attach(self, job: Job, artifacts: list[Artifact]) -> None:
         """Let a job name artifacts that it produced."""
         self._use(job, -1)
         job.artifacts = artifacts
         self._use(job, 1)
 
-    def replace_checkpoint(self, job: Job, artifact: m.Artifact, seq: int) -> None:
+    def replace_checkpoint(self, job: Job, artifact: Artifact, seq: int) -> None:
         """Let a job's newest checkpoint take the place of the former."""
         self._use(job, -1)
         job.checkpoint = artifact

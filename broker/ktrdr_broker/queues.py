@@ -9,15 +9,19 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.model import Job
 from ktrdr_broker.registry import Liveness, Registry, Worker, tags_for
-from ktrdr_zmq.jobs import TAG_CPU, TAG_GPU, Device
+from ktrdr_zmq.jobs import TAG_CPU, Device
 
 SCAN: Final = 1000
 """How far a line is searched for a job that may use a slot which its head may not."""
+
+
+_LAST: Final = (1 << 62, 0, 0)
 
 
 class Placement(NamedTuple):
@@ -33,6 +37,25 @@ class _Key(NamedTuple):
     schema: int
     device: Device
     waits: bool
+
+
+class _Offer(NamedTuple):
+    """A slot that may be had, and how good it is: free ones before work sent ahead, GPUs before CPUs, then the least loaded."""
+
+    ahead: bool
+    order: int
+    load: float
+    busy: float
+    worker_id: str
+    tag: str
+    free: int
+    extra: int
+    worker: Worker
+
+    def again(self, free: int) -> _Offer:
+        """The same slot with so many free."""
+        load = 1.0 - free / self.worker.slots[self.tag]
+        return _Offer(free <= 0, self.order, load, self.busy, self.worker_id, self.tag, free, self.extra, self.worker)
 
 
 class _Line:
@@ -59,12 +82,65 @@ class _Line:
                 del self.levels[job.priority]
         self.count -= 1
 
+    def first(self, served: dict[str, int]) -> Job:
+        """The job that should run next."""
+        level = self.levels[max(self.levels)]
+        submitter = min(level, key=lambda name: served.get(name, 0)) if len(level) > 1 else next(iter(level))
+        return next(iter(level[submitter].values()))
+
     def in_order(self, served: dict[str, int]) -> Iterator[Job]:
-        """The jobs in the order in which they should run; the first is found without looking at the rest."""
+        """The jobs in the order in which they should run."""
         for priority in sorted(self.levels, reverse=True):
             level = self.levels[priority]
             for submitter in sorted(level, key=lambda name: served.get(name, 0)) if len(level) > 1 else list(level):
                 yield from level[submitter].values()
+
+
+class _Market:
+    """The free slots of one turn, best first for each line; a heap looks again at a slot only when it comes to the top.
+
+    Within a turn slots only become less, so what was best before is never better than its entry says.
+    """
+
+    def __init__(self, registry: Registry, config: BrokerConfig) -> None:
+        self._registry = registry
+        self._config = config
+        self._heaps: dict[_Key, list[_Offer]] = {}
+
+    def best(self, key: _Key) -> _Offer | None:
+        """The slot that jobs of a line should have next."""
+        heap = self._heaps.get(key)
+        if heap is None:
+            heap = self._heaps[key] = self._heap(key)
+        while heap:
+            offer = heap[0]
+            free = offer.worker.free(offer.tag)
+            if free == offer.free:
+                return offer
+            if free + offer.extra > 0:
+                heapq.heapreplace(heap, offer.again(free))
+            else:
+                heapq.heappop(heap)
+        return None
+
+    def all(self, key: _Key) -> list[_Offer]:
+        """All slots that jobs of a line may have, the best first."""
+        offers = [offer.again(offer.worker.free(offer.tag)) for offer in self._heaps.get(key, ())]
+        return sorted(offer for offer in offers if offer.free + offer.extra > 0)
+
+    def _heap(self, key: _Key) -> list[_Offer]:
+        heap: list[_Offer] = []
+        mean = self._registry.means.get(key.kind)
+        for order, tag in enumerate(tags_for(key.device)):
+            for worker in self._registry:
+                if _slot_misfit(key, worker, tag):
+                    continue
+                free, room = worker.free(tag), worker.room(tag, mean, self._config)
+                if room > 0:
+                    offer = _Offer(False, order, 0.0, worker.busy, worker.worker_id, tag, free, room - free, worker)
+                    heap.append(offer.again(free))
+        heapq.heapify(heap)
+        return heap
 
 
 class Queues:
@@ -76,6 +152,7 @@ class Queues:
         self._lines: dict[_Key, _Line] = {}
         self._parked: list[tuple[float, int, bytes]] = []
         self._not_before: dict[bytes, float] = {}
+        self._ends: list[tuple[float, int, bytes]] = []
         self._excluded: dict[bytes, dict[str, float]] = {}
         self._served: dict[str, int] = {}
         self._turn = 0
@@ -90,6 +167,8 @@ class Queues:
         """Let a job wait; ``front`` for one that returns, ``not_before`` for one that must pause first."""
         self.jobs[job.job_id] = job
         self.octets += len(job.body)
+        if job.spec.queue_timeout > 0:
+            heapq.heappush(self._ends, (job.ready + job.spec.queue_timeout, job.seq, job.job_id))
         if not_before:
             self._not_before[job.job_id] = not_before
             heapq.heappush(self._parked, (not_before, job.seq, job.job_id))
@@ -127,15 +206,24 @@ class Queues:
                 job = self.jobs[job_id]
                 self._lines.setdefault(_key(job), _Line()).add(job, front=True)
 
+    def overdue(self, now: float) -> list[Job]:
+        """Jobs that have waited for longer than they were to wait, counted from when they last became ready to run."""
+        late = {}
+        while self._ends and self._ends[0][0] <= now:
+            job = self.jobs.get(heapq.heappop(self._ends)[2])
+            if job is not None and job.ready + job.spec.queue_timeout <= now:
+                late[job.job_id] = job
+        return list(late.values())
+
     def next_wake(self, now: float) -> float | None:
-        """When time alone may make a job runnable: a pause that ends, or a line's first wait for a GPU that is over.
+        """When time alone may change something: a pause or a queue timeout ends, or a line's first wait for a GPU.
 
         Jobs further back in such a line may be noticed up to one tick late; looking at all of them each turn would cost more.
         """
-        times = [self._parked[0][0]] if self._parked else []
+        times = [heap[0][0] for heap in (self._parked, self._ends) if heap]
         for key, line in self._lines.items():
             if key.waits:
-                job = next(line.in_order(self._served))
+                job = line.first(self._served)
                 times.append(job.ready + job.spec.gpu_wait)
         return min((time for time in times if time > now), default=None)
 
@@ -145,57 +233,50 @@ class Queues:
         placements: list[Placement] = []
         if self.paused or not self._lines:
             return placements
-        stuck: set[_Key] = set()
-        while True:
-            best: tuple[tuple[int, int, int], Placement] | None = None
-            for key, line in self._lines.items():
-                if key in stuck:
-                    continue
-                placement = self._first_fit(key, line, now)
+        market = _Market(self._registry, self._config)
+        lines = {key: line for key, line in self._lines.items() if market.best(key) is not None}
+        while lines:
+            best: Placement | None = None
+            best_rank = _LAST
+            best_key = None
+            for key, line in list(lines.items()):
+                placement = self._first_fit(key, line, market, now)
                 if placement is None:
-                    stuck.add(key)
+                    del lines[key]
                     continue
                 job = placement.job
                 rank = (-job.priority, self._served.get(job.spec.submitter, 0), job.seq)
-                if best is None or rank < best[0]:
-                    best = (rank, placement)
-            if best is None:
-                return placements
-            self._take(best[1], now)
-            placements.append(best[1])
+                if rank < best_rank:
+                    best, best_rank, best_key = placement, rank, key
+            if best is not None and best_key is not None:
+                self._take(best)
+                placements.append(best)
+                if best_key not in self._lines:
+                    del lines[best_key]
+        return placements
 
-    def _take(self, placement: Placement, now: float) -> None:
+    def _take(self, placement: Placement) -> None:
         job, worker, tag = placement
         self.remove(job)
         self._turn += 1
-        self._served[job.spec.submitter] = self._turn
         if len(self._served) > 10_000:
             self._served.clear()
+        self._served[job.spec.submitter] = self._turn
         worker.sent[tag] = worker.sent.get(tag, 0) + 1
 
-    def _first_fit(self, key: _Key, line: _Line, now: float) -> Placement | None:
-        offers = self._offers(key)
-        if not offers:
+    def _first_fit(self, key: _Key, line: _Line, market: _Market, now: float) -> Placement | None:
+        offer = market.best(key)
+        if offer is None:
             return None
-        for tried, job in enumerate(line.in_order(self._served)):
-            if tried >= SCAN:
-                return None
-            for worker, tag in offers:
-                if self._job_misfit(job, worker, tag, now) == "":
-                    return Placement(job, worker, tag)
+        head = line.first(self._served)
+        if not self._job_misfit(head, offer.worker, offer.tag, now):
+            return Placement(head, offer.worker, offer.tag)
+        offers = market.all(key)
+        for job in islice(line.in_order(self._served), SCAN):
+            for other in offers:
+                if not self._job_misfit(job, other.worker, other.tag, now):
+                    return Placement(job, other.worker, other.tag)
         return None
-
-    def _offers(self, key: _Key) -> list[tuple[Worker, str]]:
-        """Free slots that this line may use: GPUs first, then the least loaded worker."""
-        mean = self._registry.means.get(key.kind)
-        offers = [
-            (rank, worker.busy, worker.worker_id, worker, tag)
-            for rank, tag in enumerate(tags_for(key.device))
-            for worker in self._registry
-            if _slot_misfit(key, worker, tag) == "" and worker.room(tag, mean, self._config) > 0
-        ]
-        offers.sort(key=lambda offer: offer[:3])
-        return [(worker, tag) for *_, worker, tag in offers]
 
     def misfit(self, job: Job, worker: Worker, tag: str, now: float) -> str:
         """Why a job may not use a worker's slot now; empty if it may."""
@@ -209,9 +290,10 @@ class Queues:
         until = self._excluded.get(job.job_id, {}).get(worker.worker_id, 0.0) if self._excluded else 0.0
         if until > now:
             return f"it turned this job down; asked again in {until - now:.0f} s"
-        left = job.ready + job.spec.gpu_wait - now
-        if tag == TAG_CPU and job.spec.device is Device.AUTO and job.spec.gpu_wait > 0 and left > 0 and self._registry.gpu_hope(job.spec, now):
-            return f"the job waits {left:.0f} s more for a GPU before it takes a CPU"
+        if tag == TAG_CPU and job.spec.device is Device.AUTO and job.spec.gpu_wait > 0:
+            left = job.ready + job.spec.gpu_wait - now
+            if left > 0 and self._registry.gpu_hope(job.spec, now):
+                return f"the job waits {left:.0f} s more for a GPU before it takes a CPU"
         return ""
 
     def pause_left(self, job: Job, now: float) -> float:

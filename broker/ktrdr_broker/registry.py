@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.model import Job
-from ktrdr_zmq.jobs import TAG_GPU, Device, JobSpec
+from ktrdr_zmq.jobs import TAG_CPU, TAG_GPU, Device, JobSpec, no_workers_text
 from ktrdr_zmq.messages import WorkerInfo
 
 
@@ -30,15 +30,19 @@ HOPEFUL = frozenset({Liveness.LIVE, Liveness.SUSPECT, Liveness.EXPECTED})
 
 
 class Lease:
-    """A job in the hands of a worker. Ends with the death of its session, never by a clock of its own."""
+    """A job in the hands of a worker. Ends with the death of its session, never by a clock of its own.
 
-    __slots__ = ("accepted_at", "cancel_sent", "job", "leased_at", "long", "missed", "reclaim_at", "tag", "worker")
+    ``started`` is when the attempt began on the monotonic clock; unlike ``accepted_at`` it survives a worker's reconnect.
+    """
+
+    __slots__ = ("accepted_at", "cancel_sent", "job", "leased_at", "long", "missed", "reclaim_at", "started", "tag", "worker")
 
     def __init__(self, job: Job, worker: Worker, tag: str, now: float, long: bool) -> None:
         self.job = job
         self.worker = worker
         self.tag = tag
         self.leased_at = now
+        self.started = now
         self.accepted_at: float | None = None
         self.long = long
         self.missed = 0
@@ -115,15 +119,19 @@ class Worker:
     def room(self, tag: str, mean: float | None, config: BrokerConfig) -> int:
         """How many jobs of a kind with this mean run time may be sent now.
 
-        A slot's credit serves any job. Short ones (mean known and under a second) may be sent ahead, as long as nothing long holds a
-        slot of the tag: what waits at the worker must not wait long.
+        A slot's credit serves any job. Short ones (mean known and under a second) may be sent ahead to CPU slots, as long as nothing
+        long holds a slot of the tag: what waits at the worker must not wait long. A GPU slot starts a process for each job.
         """
-        free = self.credit.get(tag, 0) - self.sent.get(tag, 0)
-        if mean is None or mean >= config.short_job or self.long_leases.get(tag, 0):
+        free = self.free(tag)
+        if mean is None or mean >= config.short_job or tag == TAG_GPU or self.long_leases.get(tag, 0):
             return free
         slots = self.slots.get(tag, 0)
         window = min(config.prefetch, slots * math.ceil(config.short_job / max(mean, 1e-6)))
         return free + max(window - slots, 0)
+
+    def free(self, tag: str) -> int:
+        """Slots of a tag that have nothing to do; negative while jobs were sent ahead."""
+        return self.credit.get(tag, 0) - self.sent.get(tag, 0)
 
     @property
     def busy(self) -> float:
@@ -163,7 +171,10 @@ class Registry:
         return worker
 
     def bind(self, worker: Worker, peer: bytes) -> None:
-        """Let a connection speak for a worker, and no other one."""
+        """Let a connection speak for a worker, and no other one; a worker whose connection it was counts as silent."""
+        other = self.by_peer.get(peer)
+        if other is not None and other is not worker:
+            self.close(other, Liveness.SUSPECT)
         if worker.peer:
             self.by_peer.pop(worker.peer, None)
         self.by_peer[peer] = worker
@@ -182,16 +193,23 @@ class Registry:
         """Whether waiting for a GPU makes sense: one that offers the kind is here, silent for a moment, or expected."""
         return any(self._usable(w, now) and w.has_gpu and w.offers(spec.kind, spec.schema) for w in self)
 
+    def nobody_text(self, spec: JobSpec, now: float) -> str:
+        """What a person is told when `capable` says no."""
+        if spec.device is not Device.AUTO and any(self._usable(w, now) and w.offers(spec.kind, spec.schema) for w in self):
+            return f"No {spec.device.value.upper()} worker available for {spec.kind}. Start one, or let the job use any device."
+        return no_workers_text(spec.kind)
+
     def _usable(self, worker: Worker, now: float) -> bool:
         if worker.cordoned or worker.draining:
             return False
         return worker.state in HOPEFUL or (worker.state is Liveness.GONE and worker.returns_at > now)
 
-    def forget_old(self, now: float) -> None:
-        """Drop workers that have been away for long and hold nothing."""
+    def forget_old(self, now: float, after: float | None = None) -> None:
+        """Drop workers that have been away for long (``after`` seconds) and hold nothing."""
+        after = self._config.forget_worker_after if after is None else after
         for worker in list(self):
             away = worker.state in (Liveness.DEAD, Liveness.GONE)
-            if away and not worker.leases and now - worker.last_seen > self._config.forget_worker_after:
+            if away and not worker.leases and now - worker.last_seen > after:
                 del self.workers[worker.worker_id]
 
 
@@ -200,8 +218,8 @@ def tags_for(device: Device) -> tuple[str, ...]:
     if device is Device.GPU:
         return (TAG_GPU,)
     if device is Device.CPU:
-        return ("cpu",)
-    return (TAG_GPU, "cpu")
+        return (TAG_CPU,)
+    return (TAG_GPU, TAG_CPU)
 
 
 def serves(worker: Worker, spec: JobSpec) -> bool:

@@ -9,7 +9,7 @@ from ktrdr_broker.model import Job
 from ktrdr_broker.queues import Queues
 from ktrdr_broker.registry import Liveness, Registry, Worker, tags_for
 from ktrdr_zmq import messages as m
-from ktrdr_zmq.jobs import HELD, TAG_GPU, TERMINAL, Device, JobState, Reason, no_workers_text
+from ktrdr_zmq.jobs import HELD, TAG_GPU, TERMINAL, Device, JobState, Reason
 
 
 def job_view(job: Job, *, details: bool = False) -> m.JobView:
@@ -109,10 +109,11 @@ class Explainer:
         if pause:
             return f"The job waits {pause:.0f} s before it is tried again, as its handler asked."
         if not self._registry.capable(job.spec, self._ledger.now):
-            return f"The job waits for a worker that can run it. {no_workers_text(job.spec.kind)}"
+            return f"The job waits for a worker that can run it. {self._registry.nobody_text(job.spec, self._ledger.now)}"
         if any(not reason for _, reason in lines):
             return "The job is about to be sent."
-        ahead = sum(other.priority > job.priority or (other.priority == job.priority and other.seq < job.seq) for other in self._queues.jobs.values())
+        rank = (-job.priority, job.seq)
+        ahead = sum((-other.priority, other.seq) < rank for other in self._queues.jobs.values())
         after = f" It came back to the queue: {job.reason}." if job.reason not in (Reason.SUBMITTED, "") else ""
         return f"The job waits for a free slot; {ahead} jobs are before it.{after}"
 

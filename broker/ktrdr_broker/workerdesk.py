@@ -6,6 +6,7 @@ through the worker's current connection. A stranger gets an answer, never an exc
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from ktrdr_broker.leases import MISSING_ARTIFACT, Leases
@@ -15,6 +16,9 @@ from ktrdr_broker.registry import Lease, Liveness, Registry, Worker
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import JobState, Reason, job_topic
 
+WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+MAX_SLOTS: Final = 4096
+LONGEST_RETURN: Final = 3600.0
 _DUPLICATE_TEXT: Final = (
     "Worker {id} is already connected from {address}. Give this one another id with --id or KTRDR_WORKER_ID "
     "(a cloned container keeps the id of its original)."
@@ -40,13 +44,18 @@ class WorkerDesk:
         if m.MAJOR not in info.versions:
             self._nack(peer, "VERSION", 0x01, f"This broker speaks protocol version {m.MAJOR}.")
             return
+        if not WORKER_ID.fullmatch(info.worker_id) or any(not 0 <= number <= MAX_SLOTS for _, number in info.slots):
+            self._nack(peer, "BAD_SPEC", 0x01, "A worker id is lower case, with digits, dots and dashes, 63 at most; slots are 0 to 4096.")
+            return
         if info.store_id in (b"", ledger.store_id) and info.highest_epoch > ledger.epoch:
             self.fatal = (
-                f"The database is older than the cluster: worker {info.worker_id} has seen epoch {info.highest_epoch}, this is {ledger.epoch}. "
-                "It was restored from a backup or snapshot while the workers went on."
+                f"The database is older than the cluster: worker {info.worker_id} has seen epoch {info.highest_epoch}, "
+                f"this is {ledger.epoch}. It was restored from a backup or snapshot while the workers went on."
             )
             return
         worker = self._registry.workers.get(info.worker_id)
+        if worker is None and len(self._registry.workers) >= ledger.config.max_workers:
+            self._registry.forget_old(ledger.now, after=0.0)
         if worker is None and len(self._registry.workers) >= ledger.config.max_workers:
             self._nack(peer, "QUEUE_FULL", 0x01, "This broker has as many workers as it may have.")
             return
@@ -107,6 +116,7 @@ class WorkerDesk:
                 verdicts.append(m.Verdict(ref.job_id, ref.token, "FORGET"))
             else:
                 claimed.add(ref.token)
+                leases.readopt(job, worker)  # nobody else gets it while its result is on its way
                 verdicts.append(m.Verdict(ref.job_id, ref.token, "SEND_RESULT"))
         for token, lease in list(worker.leases.items()):
             if token not in claimed:
@@ -115,7 +125,7 @@ class WorkerDesk:
 
     def _confirmed(self, lease: Lease, renewed: bool) -> None:
         """A worker that came back does not have the job: it goes back at once. It is a loss only if a process is known to have died."""
-        if renewed or lease.accepted_at is not None:
+        if renewed or lease.accepted_at is not None or lease.job.state is JobState.RUNNING:
             self._leases.lost(lease, Reason.WORKER_GONE)
         else:
             self._leases.reject(lease.job, "PREFETCH_STALE")
@@ -132,7 +142,8 @@ class WorkerDesk:
         elif isinstance(message, m.Have):
             self._ledger.to_worker(peer, m.HaveReply(message.request, self._ledger.present(message.digests)))
         if worker is None or worker.state is Liveness.DEAD:
-            self._nack(peer, "HELLO_REQUIRED", m.VERBS[type(message)], "Say HELLO first.")
+            if self._ledger.may_answer_stranger():
+                self._nack(peer, "HELLO_REQUIRED", m.VERBS[type(message)], "Say HELLO first.")
             return
         self._alive(worker)
         if getattr(message, "session", worker.session) != worker.session:
@@ -185,7 +196,7 @@ class WorkerDesk:
             self._ledger.to_worker(peer, m.ResultAck([m.Verdict(message.job_id, message.token, MISSING_ARTIFACT)]))
             return
         ok = job is not None
-        if job is not None and message.seq > job.checkpoint_seq:
+        if job is not None and job.checkpoint_seq < message.seq < 1 << 62:
             self._ledger.replace_checkpoint(job, message.artifact, message.seq)
             job.crashes = 0  # it got further than before: not a poison job
         self._ledger.to_worker(peer, m.CheckpointAck(message.job_id, message.token, message.seq, ok))
@@ -227,7 +238,7 @@ class WorkerDesk:
         ledger = self._ledger
         self._registry.close(worker, Liveness.GONE)
         if message.returns_in >= 0:
-            worker.returns_at = ledger.now + message.returns_in
+            worker.returns_at = ledger.now + min(message.returns_in, LONGEST_RETURN)
         for lease in list(worker.leases.values()):
             self._leases.lost(lease, Reason.WORKER_GONE)
         ledger.publish_worker(worker.worker_id, Liveness.GONE, "said good-bye")
@@ -259,13 +270,12 @@ class WorkerDesk:
     def excuse(self, stall: float) -> None:
         """The broker itself stood still: nobody is blamed for silence that it could not hear."""
         for worker in self._registry:
-            worker.last_seen += stall
+            worker.last_seen = min(worker.last_seen + stall, self._ledger.now)
             for lease in worker.leases.values():
-                lease.leased_at += stall
+                lease.leased_at = min(lease.leased_at + stall, self._ledger.now)
                 if lease.reclaim_at is not None:
                     lease.reclaim_at += stall
 
     def _nack(self, peer: bytes, code: str, verb: int, text: str) -> None:
         nack = m.Nack(code=code, verb=verb, epoch=self._ledger.epoch, text=text, versions=[m.MAJOR])
         self._ledger.to_worker(peer, nack, urgent=code == "HELLO_REQUIRED")
-

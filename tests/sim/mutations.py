@@ -12,6 +12,8 @@ from typing import Any
 from ktrdr_broker import leases, ledger, queues, registry, workerdesk
 from ktrdr_broker.intake import Intake
 from ktrdr_broker.model import Found, Job
+from ktrdr_worker import core, duties, lanes, outbox
+from ktrdr_zmq import events, session
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import JobState, Reason
 
@@ -78,17 +80,9 @@ def swallowed_cancels() -> contextlib.AbstractContextManager[None]:
     return replaced(leases.Leases, "cancel", lambda self, job, grace: None)
 
 
-def cancels_said_once() -> contextlib.AbstractContextManager[None]:
-    """CANCEL is sent when it is asked for, and neither repeated nor said at HELLO."""
-
-    def cancel(self: Any, job: Job, grace: float) -> None:
-        if job.state is JobState.QUEUED:
-            self._queues.remove(job)
-            self._finish(job, JobState.CANCELLED, Reason.CANCELLED)
-        elif job.state in (JobState.LEASED, JobState.RUNNING):
-            self._ledger.move(job, JobState.CANCELLING, Reason.CANCEL_REQUESTED)
-
-    return replaced(leases.Leases, "cancel", cancel)
+def cancels_never_said() -> contextlib.AbstractContextManager[None]:
+    """A cancellation is saved, and the worker never hears of it."""
+    return replaced(leases.Leases, "send_cancel", lambda self, job, grace=10.0: None)
 
 
 def submits_without_memory() -> contextlib.AbstractContextManager[None]:
@@ -178,14 +172,74 @@ def doubt_never_spoken() -> contextlib.AbstractContextManager[None]:
     return replaced(workerdesk.WorkerDesk, "_ping", ping)
 
 
-BROKER_MUTATIONS: tuple[Mutation, ...] = (
+def duplicates_run_twice() -> contextlib.AbstractContextManager[None]:
+    """A worker runs a repeated DISPATCH again."""
+    original = duties.Duties.dispatch
+
+    def dispatch(self: Any, item: m.DispatchItem, body: bytes, now: float) -> bool:
+        self._last_token = 0
+        return bool(original(self, item, body, now))
+
+    return replaced(duties.Duties, "dispatch", dispatch)
+
+
+def results_said_once() -> contextlib.AbstractContextManager[None]:
+    """A worker sends a result and forgets it, acknowledged or not."""
+    original = outbox.Outbox.flush
+
+    def flush(self: Any, *args: Any) -> Any:
+        sends = original(self, *args)
+        self.finished.clear()
+        return sends
+
+    return replaced(outbox.Outbox, "flush", flush)
+
+
+def verdicts_ignored() -> contextlib.AbstractContextManager[None]:
+    """A worker goes on with a job that was given to another."""
+    return replaced(core.WorkerCore, "_verdict", lambda self, verdict, now: None)
+
+
+def sessions_mixed_up() -> contextlib.AbstractContextManager[None]:
+    """A worker says HELLO without what it runs and has finished."""
+    return replaced(duties.Duties, "running", lambda self: [])
+
+
+def credit_for_busy_slots() -> contextlib.AbstractContextManager[None]:
+    """A worker grants a slot again while its job still runs."""
+    return replaced(lanes.Lanes, "outstanding", lambda self, tag: len(self.queues[tag]))
+
+
+def requests_asked_once() -> contextlib.AbstractContextManager[None]:
+    """A client never asks again."""
+
+    def keep(self: Any, now: float) -> None:
+        self._last_ping = self._last_heard = now
+        self._resend_at = now + 1e9
+
+    return replaced(session.ClientSession, "_keep", keep)
+
+
+def old_news_believed() -> contextlib.AbstractContextManager[None]:
+    """A watcher takes every event at its word, however old."""
+    original = events.Tracker.on_event
+
+    def on_event(self: Any, message: Any, bodies: list[bytes], now: float) -> None:
+        if isinstance(message, m.JobEvent) and message.state is JobState.RUNNING:
+            message = m.JobEvent(**{**{f: getattr(message, f) for f in message.__struct_fields__}, "state": JobState.CANCELLED})
+        original(self, message, bodies, now)
+
+    return replaced(events.Tracker, "on_event", on_event)
+
+
+MUTATIONS: tuple[Mutation, ...] = (
     acknowledged_before_the_commit,
     tokens_that_begin_again,
     outcomes_judged_by_job_alone,
     lost_jobs_stay_lost,
     silence_without_end,
     swallowed_cancels,
-    cancels_said_once,
+    cancels_never_said,
     submits_without_memory,
     hello_without_reconciliation,
     readopted_and_queued,
@@ -195,4 +249,11 @@ BROKER_MUTATIONS: tuple[Mutation, ...] = (
     results_never_forgotten,
     revisions_that_stand_still,
     doubt_never_spoken,
+    duplicates_run_twice,
+    results_said_once,
+    verdicts_ignored,
+    sessions_mixed_up,
+    credit_for_busy_slots,
+    requests_asked_once,
+    old_news_believed,
 )

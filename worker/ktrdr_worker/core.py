@@ -130,9 +130,7 @@ class WorkerCore:
         elif isinstance(message, m.Drain):
             self._on_drain(message, now)
         elif isinstance(message, m.Tail):
-            self._effects.append(
-                SendLog(message.request, message.client, message.job_id, message.token, message.offset, message.limit)
-            )
+            self._effects.append(SendLog(message.request, message.client, message.job_id, message.token, message.offset, message.limit))
         elif isinstance(message, m.Bye):
             self._refused(message.code, message.text, now)
         elif isinstance(message, m.Nack):
@@ -296,7 +294,9 @@ class WorkerCore:
         self._ping_seq += 1
         self._ping_at = now + self._ping_interval
         after = self.config.long_after
-        tokens = [job.token for job in self.duties.jobs.values() if job.accepted and now - job.accepted > after and job.stop is not Stop.ABORT]
+        tokens = [
+            job.token for job in self.duties.jobs.values() if job.accepted and now - job.accepted > after and job.stop is not Stop.ABORT
+        ]
         self._effects.append(Send(m.WorkerPing(self.session, self._ping_seq, tokens, *self.health)))
 
     def next_deadline(self) -> float:

@@ -188,9 +188,7 @@ class Duties:
         if frame.outcome == Outcome.DONE:
             self.lanes.learn(job.spec.kind, frame.run_s)
         outcome = Outcome(frame.outcome)
-        item = m.ResultItem(
-            job.job_id, job.token, outcome, len(frame.body), frame.run_s, frame.artifacts, frame.failure, frame.reason
-        )
+        item = m.ResultItem(job.job_id, job.token, outcome, len(frame.body), frame.run_s, frame.artifacts, frame.failure, frame.reason)
         self._conclude(job, item, frame.body, now)
 
     def _left_out(self, job: Assignment, now: float) -> None:
@@ -442,7 +440,5 @@ class Duties:
     def running(self) -> list[m.JobRef]:
         """What HELLO names as running: begun and not concluded, uploads included."""
         return [
-            m.JobRef(job.job_id, job.token)
-            for job in self.jobs.values()
-            if job.phase is not Phase.QUEUED and job.stop is not Stop.ABORT
+            m.JobRef(job.job_id, job.token) for job in self.jobs.values() if job.phase is not Phase.QUEUED and job.stop is not Stop.ABORT
         ]

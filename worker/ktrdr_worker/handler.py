@@ -75,9 +75,7 @@ class JobContext(Protocol):
     def check_cancelled(self) -> None:
         """Raise `JobInterrupted` if the job is to stop. A handler that never asks is killed after a grace period."""
 
-    def progress(
-        self, fraction: float, *, stage: str = "", text: str = "", metrics: Mapping[str, float] | None = None
-    ) -> None:
+    def progress(self, fraction: float, *, stage: str = "", text: str = "", metrics: Mapping[str, float] | None = None) -> None:
         """Say how far the job is. Cheap: calls beyond ten a second are skipped, and the latest one wins.
 
         Parameters

@@ -115,10 +115,10 @@ class LogPipe:
     mark : bytes
         After it and a token of 8 octets, output belongs to the next job.
     make : callable
-        Makes the log of the job that is running when its first output comes; None while none is.
+        Makes the log of a job, given its token, when its first output comes.
     """
 
-    def __init__(self, fd: int, mark: bytes, make: Callable[[], JobLog | None]) -> None:
+    def __init__(self, fd: int, mark: bytes, make: Callable[[int], JobLog]) -> None:
         self.fd = fd
         self.current: JobLog | None = None
         self._mark = mark
@@ -126,6 +126,16 @@ class LogPipe:
         self._rest = b""
         self._cut: dict[int, JobLog] = {}
         self._seen: set[int] = set()
+        self._order: deque[int] = deque()
+
+    def expect(self, token: int) -> None:
+        """A job was given to the child; its output follows that of the jobs before it."""
+        self._order.append(token)
+
+    def unexpect(self, token: int) -> None:
+        """The child has left a job out."""
+        if token in self._order:
+            self._order.remove(token)
 
     def pump(self, rounds: int = 16) -> bool:
         """Read what is there, within bounds; False at the end of the stream."""
@@ -177,6 +187,7 @@ class LogPipe:
             self._write(data[start:found])
             token = int.from_bytes(data[found + len(self._mark) : found + size], "big")
             self._seen.add(token)
+            self.unexpect(token)
             if self.current is not None:
                 self._cut[token] = self.current
                 self.current = None
@@ -189,8 +200,8 @@ class LogPipe:
     def _write(self, data: bytes) -> None:
         if not data:
             return
-        if self.current is None:
-            self.current = self._make()
+        if self.current is None and self._order:
+            self.current = self._make(self._order[0])
         if self.current is not None:
             self.current.write(data)
 

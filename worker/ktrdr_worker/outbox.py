@@ -134,9 +134,7 @@ class Outbox:
         items = []
         for job, frame in self._progress.values():
             job.progress_seq += 1
-            items.append(
-                m.ProgressItem(job.job_id, job.token, job.progress_seq, frame.fraction, frame.stage, frame.text, frame.metrics)
-            )
+            items.append(m.ProgressItem(job.job_id, job.token, job.progress_seq, frame.fraction, frame.stage, frame.text, frame.metrics))
         self._progress.clear()
         return items
 

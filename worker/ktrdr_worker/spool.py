@@ -89,9 +89,8 @@ class Spool:
         with contextlib.suppress(OSError):
             (folder / f"{RESULT}.tmp").rename(folder / RESULT)
 
-    def log_artifact(self, token: int) -> Artifact | None:
-        """The job's log as an artifact, if it printed anything."""
-        path = self.job(token) / LOG
+    def log_artifact(self, path: Path) -> Artifact | None:
+        """A log file as an artifact; None if nothing was printed."""
         try:
             content = path.read_bytes()
         except OSError:
@@ -117,7 +116,7 @@ class Spool:
                     continue
                 record = _DECODE.decode(data[32:])
                 ended = record.ended
-                log = self.log_artifact(ended.token)
+                log = self.log_artifact(folder / LOG)
                 artifacts = [*ended.artifacts, log] if log is not None else ended.artifacts
                 item = ResultItem(
                     record.job_id, ended.token, Outcome(ended.outcome), len(ended.body), ended.run_s, artifacts, ended.failure, ended.reason

@@ -11,7 +11,7 @@ STEP: Final = 0.05
 
 
 class Echo:
-    """Returns what it was sent, and says where it ran."""
+    """Returns what it was sent."""
 
     kind = "echo"
     versions = (1, 1)
@@ -24,7 +24,7 @@ class Echo:
             context.check_cancelled()
             context.progress(passed / seconds, stage="echo", text=f"{passed:.1f} of {seconds:g} s")
             time.sleep(min(STEP, seconds - passed))
-        return {"schema": 1, "echo": body, "device": context.device, "attempt": context.attempt}
+        return {"schema": 1, **body}
 
 
 handler = Echo()

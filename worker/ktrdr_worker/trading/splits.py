@@ -1,0 +1,72 @@
+"""Chronological parts of a data set, with purge and embargo. Index arithmetic; knows no bars.
+
+A sample is a bar at whose close a decision is made; its label looks at bars up to ``label_end``. Where that bar lies in the next part, or in
+the embargo before it, the sample would carry knowledge of that part into the one before: it is left out (Lopez de Prado, Advances in
+Financial Machine Learning, 2018, chapter 7).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class PartIndices(NamedTuple):
+    """One part: `rows` are positions in the array of samples; `purged` counts what was left out at its end."""
+
+    rows: Indices
+    purged: int
+
+
+class Split(NamedTuple):
+    """The three parts, one after the other in time."""
+
+    train: PartIndices
+    validation: PartIndices
+    test: PartIndices
+
+
+def chronological(bars: Indices, label_end: Indices, fractions: tuple[float, float, float], embargo: int = 0) -> Split:
+    """Split samples into training, validation and test part.
+
+    Parameters
+    ----------
+    bars : array of int64, shape (n,)
+        The bar of each sample, strictly rising.
+    label_end : array of int64, shape (n,)
+        The last bar that each sample's label looks at; never before the sample's own bar.
+    fractions : three floats
+        Shares of the samples, above 0, with the sum 1.
+    embargo : int
+        Bars before a part that no label of an earlier part may look at either.
+
+    Returns
+    -------
+    Split
+        A part may be empty; that is for the caller to judge.
+    """
+    if bars.shape != label_end.shape or bars.ndim != 1:
+        raise ValueError("bars and label_end must be of one length")
+    if np.any(np.diff(bars) <= 0) or np.any(label_end < bars):
+        raise ValueError("bars must rise, and no label can end before its bar")
+    if min(fractions) <= 0 or abs(sum(fractions) - 1.0) > 1e-6 or embargo < 0:
+        raise ValueError("three shares above 0 with the sum 1 are needed, and an embargo of 0 or more")
+    count = len(bars)
+    first_cut = round(count * fractions[0])
+    second_cut = round(count * (fractions[0] + fractions[1]))
+    return Split(
+        _purge(bars, label_end, 0, first_cut, embargo),
+        _purge(bars, label_end, first_cut, second_cut, embargo),
+        PartIndices(np.arange(second_cut, count), 0),
+    )
+
+
+def _purge(bars: Indices, label_end: Indices, begin: int, end: int, embargo: int) -> PartIndices:
+    rows = np.arange(begin, end)
+    if end >= len(bars):
+        return PartIndices(rows, 0)
+    kept = rows[label_end[rows] < bars[end] - embargo]
+    return PartIndices(kept, len(rows) - len(kept))
