@@ -43,7 +43,7 @@ def training(
     symbol, timeframe : str, optional
         What to train on, for example ``EURUSD`` and ``1h``; the strategy's own by default.
     start, end : str, optional
-        First and last day (ISO 8601); all bars by default.
+        First and last day or moment (ISO 8601; UTC where no offset is given); all bars by default.
     overrides : dict, optional
         Values by key path, for example ``{"training.epochs": 5}``.
     data_dir : Path, optional
@@ -62,8 +62,8 @@ def training(
 
     text, source = (strategy, "strategy.yaml") if "\n" in strategy else find_strategy(strategy)
     parsed = parse_strategy(text, source, dict(overrides or {}))
-    wanted_symbol = symbol or _first(parsed, "symbols", "symbol")
-    wanted_timeframe = timeframe or _first(parsed, "timeframes", "timeframe")
+    wanted_symbol = symbol or _named_in_file("symbol", parsed.symbol)
+    wanted_timeframe = timeframe or _named_in_file("timeframe", parsed.timeframe)
     bars = find_bars(wanted_symbol, wanted_timeframe, data_dir)
     first, last = _window(start, end)
     body = {
@@ -89,13 +89,13 @@ def backtesting(
     symbol, timeframe : str, optional
         What to test on; what the model was trained on by default.
     start, end : str, optional
-        First and last day (ISO 8601); by default what the model never saw.
+        First and last day or moment (ISO 8601; UTC where no offset is given); by default what the model never saw.
     capital : float
         In units of the quote currency.
     commission_bps, slippage_bps : float, optional
         Costs in basis points for each leg; defaults by the symbol's class.
     overrides : dict, optional
-        Values by key path of the strategy's ``backtest`` section.
+        Values by key path in the strategy's sections ``decisions`` and ``risk``; everything else is part of the model.
     data_dir : Path, optional
         Folder with bars of one's own, looked in before the built-in samples.
 
@@ -110,7 +110,12 @@ def backtesting(
     for what, number in (("capital", capital), ("commission", commission_bps), ("slippage", slippage_bps)):
         if number is not None and (number < 0 or (what == "capital" and number == 0)):
             raise UsageError(f"The {what} cannot be {number:g}.")
+    for key in overrides or {}:
+        if key.partition(".")[0] not in ("decisions", "risk"):
+            raise UsageError(f"A backtest cannot change {key}: it is part of the trained model.", hint="It can set decisions.* and risk.*")
     wanted_symbol, wanted_timeframe = symbol or str(trained["symbol"]), timeframe or str(trained["timeframe"])
+    if wanted_timeframe != trained["timeframe"]:
+        raise UsageError(f"The model reads bars of {trained['timeframe']}, not of {wanted_timeframe}: train one for that timeframe.")
     bars = find_bars(wanted_symbol, wanted_timeframe, data_dir)
     first, last = _window(start, end)
     body = {
@@ -196,28 +201,29 @@ def find_bars(symbol: str, timeframe: str, data_dir: str | Path | None) -> Bars:
     )
 
 
-def _first(parsed: Any, *names: str) -> str:
-    for name in names:
-        value = getattr(getattr(parsed, "data", parsed), name, None) or getattr(parsed, name, None)
-        if isinstance(value, str):
-            return value
-        if value:
-            return str(value[0])
-    raise UsageError(f"The strategy names no {names[-1]}; say which.", hint=f"Use --{names[-1]}.")
+def _named_in_file(what: str, value: str | None) -> str:
+    if value is None:
+        raise UsageError(f"The strategy names no {what}; say which.", hint=f"Use --{what}.")
+    return value
 
 
 def _window(start: str | None, end: str | None) -> tuple[str | None, str | None]:
-    first, last = _day(start, "start"), _day(end, "end")
-    if first is not None and last is not None and first > last:
-        raise UsageError(f"The start {start} lies after the end {end}.")
+    """The moments from which and before which bars are used; a day as end is used whole."""
+    first, last = _moment(start, "start"), _moment(end, "end")
+    if last is not None and end is not None and len(end.strip()) == len("2017-06-30"):
+        last += dt.timedelta(days=1)
+    if first is not None and last is not None and first >= last:
+        raise UsageError(f"The start {start} does not lie before the end {end}.")
     return (first.isoformat() if first else None, last.isoformat() if last else None)
 
 
-def _day(text: str | None, what: str) -> dt.datetime | None:
+def _moment(text: str | None, what: str) -> dt.datetime | None:
     if text is None:
         return None
     try:
-        moment = dt.datetime.fromisoformat(text)
+        moment = dt.datetime.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(f"The {what} {text!r} is no date; write it as 2017-06-30.") from None
+    if not 1900 <= moment.year < 2200:
+        raise UsageError(f"The {what} {text!r} lies outside the years 1900 to 2199.")
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)

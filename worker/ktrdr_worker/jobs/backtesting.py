@@ -1,0 +1,157 @@
+"""The kind ``backtesting``: a model and bars in, figures, trades and an equity curve out. Glue between the framework and the science."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from ktrdr_worker.handler import JobContext, JobError
+from ktrdr_worker.jobs.inputs import Request, data_used, window
+from ktrdr_worker.trading import bundle, learning
+from ktrdr_worker.trading.backtest import END_OF_DATA, Rules, simulate
+from ktrdr_worker.trading.bars import Bars, DataError, cut, index_of, load, stamp
+from ktrdr_worker.trading.decisions import decide
+from ktrdr_worker.trading.fingerprint import fingerprint
+from ktrdr_worker.trading.inference import predict
+from ktrdr_worker.trading.performance import Clock, measure
+from ktrdr_worker.trading.tables import equity_csv, trades_csv
+from ktrdr_zmq import results
+from ktrdr_zmq.strategy.schema import Decisions, Risk
+from ktrdr_zmq.strategy.symbols import classify
+
+BASIS_POINT = 1e-4
+
+
+class Backtesting:
+    """Backtests a trained model."""
+
+    kind = "backtesting"
+    versions = (1, 1)
+
+    def warm_up(self) -> None:
+        """Compile the kernel, so that no job has to wait for that."""
+        price = np.array([1.0, 2.0])
+        simulate(price, price, price, price, np.zeros(2, dtype=np.int8), Rules(1.0))
+        decide(np.full((2, 3), np.nan), Decisions())
+
+    def run(self, body: dict[str, Any], context: JobContext) -> dict[str, Any]:
+        """Backtest the model in the inputs as ``body`` says, which `ktrdr_zmq.recipes.backtesting` makes; see `BacktestResult`."""
+        begun = time.monotonic()
+        learning.prepare(context.threads)
+        request = Request.read(body)
+        model = bundle.load(context.inputs["model"].read_bytes(), request.overrides)
+        seen = model.description.seen
+        if request.timeframe != seen.timeframe:
+            raise JobError(f"The model reads bars of {seen.timeframe}, not of {request.timeframe}.")
+        context.progress(0.05, stage="bars")
+        loaded = load(context.inputs["data"], request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
+        bars = loaded.bars
+        context.check_cancelled()
+        context.progress(0.3, stage="inference", text=f"{len(bars.opens):,} bars")
+        probabilities, warmup = predict(model, bars, context.device)
+        first, last = _window(bars, request, seen, warmup)
+        context.check_cancelled()
+        context.progress(0.7, stage="backtest", text=f"{last - first:,} bars")
+        traded = cut(bars, first, last)
+        decisions = decide(probabilities[first:last], model.strategy.decisions)
+        rules = _rules(request, model.strategy.decisions, model.strategy.risk)
+        outcome = simulate(traded.open, traded.high, traded.low, traded.close, decisions, rules)
+        year = classify(request.symbol).periods_per_year
+        metrics = measure(outcome, traded.close, Clock(traded.opens, traded.closes, traded.sessions, year), rules.capital)
+        context.progress(0.9, stage="artifacts")
+        artifacts = {
+            "trades": context.add_artifact("trades", trades_csv(outcome, traded), "text/csv"),
+            "equity": context.add_artifact("equity", equity_csv(outcome, traded, rules.capital), "text/csv"),
+        }
+        open_at_end = bool(len(outcome.trades)) and int(outcome.trades["exit_reason"][-1]) == END_OF_DATA
+        seen_bars = int((traded.opens <= _nanoseconds(seen.until)).sum()) if request.symbol == seen.symbol else 0
+        context.progress(1.0, stage="done")
+        return results.BacktestResult(
+            strategy_name=model.strategy.name, symbol=request.symbol, timeframe=request.timeframe,
+            overrides={**model.description.overrides, **request.overrides},
+            data=data_used(loaded, request, context.input_digests["data"], first, last),
+            window=results.Window(
+                first=stamp(traded.opens[0]), last=stamp(traded.opens[-1]), bars=len(traded.opens),
+                chosen=request.start is not None or request.end is not None, seen_bars=seen_bars,
+            ),
+            in_sample=seen_bars > 0, capital=rules.capital, commission_bps=rules.commission / BASIS_POINT,
+            slippage_bps=rules.slippage / BASIS_POINT, metrics=metrics,
+            signals={name: int((decisions == value).sum()) for name, value in (("SELL", -1), ("HOLD", 0), ("BUY", 1))},
+            open_at_end=open_at_end, model_digest=context.input_digests["model"], artifacts=artifacts, device=context.device,
+            duration_s=time.monotonic() - begun, fingerprint=fingerprint(context.device),
+            conventions=_conventions(request, rules, year, first, seen_bars),
+            warnings=loaded.warnings + _warnings(metrics, seen_bars, open_at_end),
+        ).to_dict()  # fmt: skip
+
+
+def _nanoseconds(moment: str) -> int:
+    return int(np.datetime64(moment.removesuffix("Z"), "ns").astype(np.int64))
+
+
+def _window(bars: Bars, request: Request, seen: bundle.Seen, warmup: int) -> tuple[int, int]:
+    """The bars to trade on: as asked for, else what the model never learned from; never those without features."""
+    if request.start is None and request.end is None and request.symbol == seen.symbol:
+        first, last = int(np.searchsorted(bars.opens, _nanoseconds(seen.until), side="right")), len(bars.opens)
+        if first >= last:
+            raise DataError(
+                f"The model has learned from all bars of {request.symbol} {request.timeframe} that there are (until {seen.until}).",
+                hint="Give other bars with --data-dir, or name a window with --start and --end: it will be flagged IN-SAMPLE.",
+            )
+    else:
+        first, last = window(bars, request)
+    first = max(first, warmup, index_of(bars, request.start, 0))
+    if first >= last:
+        raise DataError(f"The window ends before the indicators have values: they need {warmup} bars before it.")
+    return first, last
+
+
+def _rules(request: Request, decisions: Decisions, risk: Risk) -> Rules:
+    """What the account does: costs from the command, else from the strategy, else what is usual for the symbol."""
+    usual, own = classify(request.symbol), decisions.cost_model
+
+    def cost(*choices: float | None) -> float:
+        return next(choice for choice in choices if choice is not None) * BASIS_POINT
+
+    return Rules(
+        capital=request.capital, fraction=risk.position_fraction,
+        commission=cost(request.commission_bps, own.commission_bps, usual.commission_bps),
+        slippage=cost(request.slippage_bps, own.slippage_bps, usual.slippage_bps),
+        allow_short=risk.allow_short, stop_loss=risk.stop_loss, take_profit=risk.take_profit, max_holding_bars=risk.max_holding_bars,
+    )  # fmt: skip
+
+
+def _conventions(request: Request, rules: Rules, year: int, warmup: int, seen_bars: int) -> dict[str, Any]:
+    kind = classify(request.symbol)
+    day = "17:00 New York" if kind.name == "forex" else f"midnight {kind.session_zone}"
+    return {
+        "fill": "decided at a bar's close, filled at the next open; a gap through a stop or target fills at the open; both in one bar: the stop",
+        "trade_times": "opens of the bars of the fills; an exit inside a bar has the time of that bar's open",
+        "open_position": "closed at the last close, and counted as a trade",
+        "commission": rules.commission,
+        "slippage": rules.slippage,
+        "costs": "fractions of each leg; both are part of a trade's PnL",
+        "position_fraction": rules.fraction,
+        "periods_per_year": year,
+        "returns": "of sessions, from equity at their last close",
+        "session_ends": day,
+        "ddof": 1,
+        "risk_free_rate": 0.0,
+        "warmup_bars": warmup,
+        "in_sample_bars": seen_bars,
+    }
+
+
+def _warnings(metrics: results.BacktestMetrics, seen_bars: int, open_at_end: bool) -> list[str]:
+    found = []
+    if seen_bars:
+        found.append(f"IN-SAMPLE: the model has learned from {seen_bars:,} of these bars; the figures say nothing about the future.")
+    if metrics.trades < 30:
+        found.append(f"Only {metrics.trades} trades: the figures say little.")
+    if open_at_end:
+        found.append("The last position was still open and was closed at the last close.")
+    return found
+
+
+handler = Backtesting()

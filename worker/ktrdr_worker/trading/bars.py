@@ -1,0 +1,283 @@
+"""Bars: the strict reader of CSV files, coarser timeframes from finer ones, sessions. Nothing is invented and nothing is repaired.
+
+A file has the columns timestamp, open, high, low, close and, if it likes, volume. A timestamp is a bar's OPEN in ISO 8601, UTC where it has no
+offset. Whatever is wrong is an error that names file and row; gaps are counted, not filled.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from ktrdr_zmq.errors import UsageError
+from ktrdr_zmq.strategy.symbols import SymbolClass, classify
+from ktrdr_zmq.strategy.timeframes import MINUTES, can_derive, parse_timeframe
+
+Array = np.ndarray[Any, Any]
+MINUTE: Final = 60_000_000_000
+DAY: Final = 1440 * MINUTE
+PRICES: Final = ("open", "high", "low", "close")
+TIME_NAMES: Final = ("timestamp", "time", "date", "datetime")
+ISO: Final = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?"
+
+
+class DataError(UsageError):
+    """The bars cannot be used."""
+
+    code = "DATA"
+
+
+class Bars(NamedTuple):
+    """Bars of one symbol and timeframe.
+
+    Attributes
+    ----------
+    symbol, timeframe : str
+    opens : array of int64, shape (n,)
+        Nanoseconds since 1970 (UTC) at which each bar opens, strictly rising.
+    closes : array of int64, shape (n,)
+        When each bar is complete: nothing of it is known before.
+    open, high, low, close, volume : array of float64, shape (n,)
+        Prices are above 0; volume is 0 where the file has none.
+    sessions : array of int64, shape (n,)
+        Number of the session a bar belongs to, never falling.
+    """
+
+    symbol: str
+    timeframe: str
+    opens: Array
+    closes: Array
+    open: Array
+    high: Array
+    low: Array
+    close: Array
+    volume: Array
+    sessions: Array
+
+
+def cut(bars: Bars, first: int, last: int) -> Bars:
+    """The bars from index `first` up to, and without, `last`."""
+    return Bars(bars.symbol, bars.timeframe, *(column[first:last] for column in tuple(bars)[2:]))
+
+
+class Loaded(NamedTuple):
+    """Bars as a job asked for them, and what was noticed on the way."""
+
+    bars: Bars
+    gaps: int
+    warnings: list[str]
+
+
+def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: str) -> Loaded:
+    """Read a file, and make bars of the wanted timeframe.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        What to call it in messages.
+    symbol : str
+    source_timeframe, timeframe : str
+        Of the file, and wanted.
+
+    Raises
+    ------
+    DataError
+        For the first thing that is wrong in the file, with its row (the header is row 1), or when nothing is left.
+    """
+    if not can_derive(parse_timeframe(source_timeframe), parse_timeframe(timeframe)):
+        raise DataError(f"Bars of {timeframe} cannot be made from bars of {source_timeframe} ({name}).")
+    table = _read(path, name)
+    opens = _times(table, name)
+    columns = {column: _numbers(table, column, opens, name) for column in (*PRICES, "volume")}
+    _check(opens, columns, source_timeframe, name)
+    kind = classify(symbol)
+    source = Bars(symbol, source_timeframe, opens, opens + MINUTES[source_timeframe] * MINUTE, *columns.values(), sessions=opens)
+    source = source._replace(sessions=session_numbers(opens, source_timeframe, kind))
+    warnings: list[str] = []
+    bars = source if timeframe == source_timeframe else derive(source, timeframe, kind, warnings)
+    if not len(bars.opens):
+        raise DataError(f"{name} has too few bars for a single complete one of {timeframe}.")
+    return Loaded(bars, count_gaps(source), warnings)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _read(path: Path, name: str) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8", encoding_errors="strict", index_col=False
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is no UTF-8 text: {error.reason} at octet {error.start}.") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{name} is empty.") from None
+    except pd.errors.ParserError as error:
+        raise DataError(f"{name} is no regular CSV: {error}") from None
+    table.columns = [str(column).strip().lower() for column in table.columns]
+    doubled = table.columns[table.columns.duplicated()]
+    if len(doubled):
+        raise DataError(f"{name} has the column {doubled[0]} twice.")
+    missing = [column for column in PRICES if column not in table.columns]
+    if missing or not any(column in table.columns for column in TIME_NAMES):
+        wanted = ", ".join(["timestamp"] * (not any(column in table.columns for column in TIME_NAMES)) + missing)
+        raise DataError(f"{name} lacks the columns: {wanted}. It has: {', '.join(table.columns)}.")
+    if table.empty:
+        raise DataError(f"{name} has a header and no rows.")
+    return table
+
+
+def _times(table: pd.DataFrame, name: str) -> Array:
+    texts = table[next(column for column in TIME_NAMES if column in table.columns)].str.strip()
+    wrong = ~texts.str.fullmatch(ISO)
+    if not wrong.any():
+        parsed = pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce")
+        wrong = parsed.isna()
+    if wrong.any():
+        row = int(np.flatnonzero(wrong.to_numpy())[0])
+        raise DataError(f"{name}, row {row + 2}: {texts.iloc[row]!r} is no date; write it as 2017-06-30T13:00:00Z.")
+    result: Array = parsed.to_numpy(dtype="datetime64[ns]").astype(np.int64)
+    return result
+
+
+def _numbers(table: pd.DataFrame, column: str, opens: Array, name: str) -> Array:
+    if column not in table.columns:  # only volume may be absent
+        return np.zeros(len(opens))
+    values: Array = pd.to_numeric(table[column].str.strip(), errors="coerce").to_numpy(dtype=np.float64)
+    low = 0.0 if column == "volume" else np.nextafter(0.0, 1.0)
+    wrong = ~(np.isfinite(values) & (values >= low))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        what = "a number of 0 or more" if column == "volume" else "a price above 0"
+        raise DataError(f"{name}, row {row + 2}: the {column} {table[column].iloc[row]!r} is not {what}.")
+    return values
+
+
+def _check(opens: Array, columns: dict[str, Array], timeframe: str, name: str) -> None:
+    """What can be wrong between the columns of a row, and between rows."""
+    steps = np.diff(opens)
+    if (steps <= 0).any():
+        row = int(np.flatnonzero(steps <= 0)[0]) + 1
+        what = "is there twice" if steps[row - 1] == 0 else "lies before the row above"
+        raise DataError(f"{name}, row {row + 2}: the time {stamp(opens[row])} {what}.")
+    if MINUTES[timeframe] < MINUTES["1d"] and (steps < MINUTES[timeframe] * MINUTE).any():
+        row = int(np.flatnonzero(steps < MINUTES[timeframe] * MINUTE)[0]) + 1
+        raise DataError(f"{name}, row {row + 2}: {stamp(opens[row])} follows too soon on the row above for bars of {timeframe}.")
+    top = np.maximum(columns["open"], columns["close"])
+    bottom = np.minimum(columns["open"], columns["close"])
+    for wrong, what in (
+        (columns["high"] < top, "high is below its open or close"),
+        (columns["low"] > bottom, "low is above its open or close"),
+    ):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise DataError(f"{name}, row {row + 2}: the {what}.")
+
+
+def stamp(nanoseconds: int) -> str:
+    """A moment in ISO 8601, UTC."""
+    return dt.datetime.fromtimestamp(int(nanoseconds) // 1_000_000_000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def count_gaps(bars: Bars) -> int:
+    """Places where bars are missing; for days and weeks, weekends and single holidays do not count."""
+    length = MINUTES[bars.timeframe] * MINUTE
+    allowed = {"1d": 4 * DAY, "1w": 7 * DAY}.get(bars.timeframe, length)
+    return int((np.diff(bars.opens) > allowed).sum())
+
+
+# ---------------------------------------------------------------- sessions and coarser bars
+
+
+def _session_days(opens: Array, kind: SymbolClass) -> Array:
+    """The date (days since 1970) of the session that each moment belongs to."""
+    local = pd.DatetimeIndex(opens.astype("datetime64[ns]"), tz="UTC").tz_convert(ZoneInfo(kind.session_zone)).tz_localize(None)
+    if kind.session_start_hour:
+        local = local + pd.Timedelta(hours=24 - kind.session_start_hour)
+    days: Array = local.to_numpy().astype("datetime64[D]").astype(np.int64)
+    return days
+
+
+def session_numbers(opens: Array, timeframe: str, kind: SymbolClass) -> Array:
+    """The session of each bar, as a number that never falls: a day, or the bar itself where it is a day or more."""
+    if MINUTES[timeframe] >= MINUTES["1d"]:
+        return np.arange(len(opens), dtype=np.int64)
+    return _session_days(opens, kind)
+
+
+def _session_starts(days: Array, kind: SymbolClass) -> Array:
+    """When the sessions of these dates begin, in nanoseconds (UTC)."""
+    local = pd.DatetimeIndex(days.astype("datetime64[D]").astype("datetime64[ns]"))
+    if kind.session_start_hour:
+        local = local - pd.Timedelta(hours=24 - kind.session_start_hour)
+    moments = local.tz_localize(ZoneInfo(kind.session_zone), ambiguous=True, nonexistent="shift_forward").tz_convert("UTC")
+    starts: Array = moments.tz_localize(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
+    return starts
+
+
+def derive(source: Bars, timeframe: str, kind: SymbolClass, warnings: list[str]) -> Bars:
+    """Make coarser bars.
+
+    Days are sessions (forex: from 17:00 New York, so that Sunday evening is Monday's), weeks are Monday's to Sunday's sessions, and what is
+    shorter is counted from the beginning of a session. A first or last bar that the source covers only in part is left out, and said.
+
+    Parameters
+    ----------
+    source : Bars
+    timeframe : str
+        A multiple of the source's.
+    kind : SymbolClass
+    warnings : list of str
+        Gets a line for each bar left out.
+    """
+    if MINUTES[source.timeframe] >= MINUTES["1d"]:
+        days = source.opens // DAY
+    else:
+        days = _session_days(source.opens, kind)
+    begins, ends = _spans(source, days, timeframe, kind)
+    first = np.flatnonzero(np.concatenate(([True], np.diff(begins) != 0)))
+    last = np.concatenate((first[1:], [len(begins)])) - 1
+    made = Bars(
+        source.symbol, timeframe, begins[first], ends[first], source.open[first], np.maximum.reduceat(source.high, first),
+        np.minimum.reduceat(source.low, first), source.close[last], np.add.reduceat(source.volume, first),
+        np.arange(len(first), dtype=np.int64) if MINUTES[timeframe] >= MINUTES["1d"] else days[first],
+    )  # fmt: skip
+    front = int(kind.continuous and source.opens[0] > made.opens[0])
+    back = int(kind.continuous and source.closes[-1] < made.closes[-1])
+    for index, part in ((0, front), (-1, back)):
+        if part:
+            warnings.append(f"The {timeframe} bar of {stamp(made.opens[index])} was left out: the file has only a part of it.")
+    return cut(made, front, len(made.opens) - back)
+
+
+def _spans(source: Bars, days: Array, timeframe: str, kind: SymbolClass) -> tuple[Array, Array]:
+    """Beginning and end of the coarser bar that each source bar belongs to."""
+    native = MINUTES[source.timeframe] >= MINUTES["1d"]
+    if timeframe == "1w":
+        monday = days - (days + 3) % 7  # day 0 was a Thursday
+        if native:
+            return monday * DAY, (monday + 7) * DAY
+        last_day = monday + (4 if kind.name == "forex" else 6)
+        return _session_starts(monday, kind), _session_starts(last_day + 1, kind)
+    unique, place = np.unique(days, return_inverse=True)
+    starts, next_starts = _session_starts(unique, kind)[place], _session_starts(unique + 1, kind)[place]
+    if timeframe == "1d":
+        return starts, next_starts
+    length = MINUTES[timeframe] * MINUTE
+    begins = starts + (source.opens - starts) // length * length
+    return begins, np.minimum(begins + length, next_starts)
+
+
+def index_of(bars: Bars, moment: str | None, default: int) -> int:
+    """The index of the first bar that opens at or after a moment (ISO 8601)."""
+    if moment is None:
+        return default
+    nanoseconds = pd.Timestamp(moment).value
+    return int(np.searchsorted(bars.opens, nanoseconds))

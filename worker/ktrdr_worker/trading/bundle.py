@@ -1,0 +1,137 @@
+"""A trained model as one file: safetensors with a JSON description in its header. Never pickled; read strictly.
+
+The description says what the model is for and what it has seen; the tensors are on the CPU. The same model gives the same octets.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, Final
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from ktrdr_worker.trading import network as networks
+from ktrdr_worker.trading.features import Scaling
+from ktrdr_zmq.errors import NewerSchema, UsageError
+from ktrdr_zmq.strategy import parse_strategy
+from ktrdr_zmq.strategy.schema import CLASSES
+
+SCHEMA: Final = 1
+KEY: Final = "ktrdr"
+MAX_HEADER: Final = 16 << 20
+
+
+class BundleError(UsageError):
+    """The model file cannot be used."""
+
+    code = "MODEL"
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bars a model has learned from: opens of the first bar used and of the last one that any of its labels looks at (ISO 8601, UTC).
+
+    ``until`` covers the training and the validation part; the test part was never learned from.
+    """
+
+    symbol: str
+    timeframe: str
+    data_digest: str
+    since: str
+    until: str
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model file says of itself."""
+
+    schema: int
+    kind: str
+    strategy: str
+    strategy_name: str
+    overrides: dict[str, Any]
+    config_digest: str
+    classes: list[str]
+    feature_ids: list[str]
+    scaling: list[tuple[float, float]]
+    seen: Seen
+    seed: int
+    fingerprint: dict[str, str]
+
+
+class Trained(msgspec.Struct, frozen=True):
+    """A model ready for use."""
+
+    network: Any
+    strategy: Any
+    description: Description
+
+    @property
+    def scalings(self) -> list[Scaling]:
+        """How its features are scaled."""
+        return [Scaling(*pair) for pair in self.description.scaling]
+
+
+def dump(network: nn.Module, description: Description) -> bytes:
+    """Write a model."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    text = json.dumps(msgspec.to_builtins(description), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    octets: bytes = save_tensors(tensors, metadata={KEY: text})
+    return octets
+
+
+def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
+    """Read a model.
+
+    Parameters
+    ----------
+    octets : bytes
+    overrides : dict, optional
+        Values by key path for this use of it, on top of those it was trained with.
+
+    Raises
+    ------
+    NewerSchema
+        When a newer release wrote it.
+    BundleError
+        When it is no model, is damaged, or does not fit its own strategy.
+    StrategyInvalid
+        When the overrides make no sense.
+    """
+    description = _describe(octets)
+    strategy = parse_strategy(
+        description.strategy, f"{description.strategy_name} (in the model)", {**description.overrides, **(overrides or {})}
+    )
+    if description.feature_ids != strategy.feature_ids(description.seen.timeframe) or description.classes != list(CLASSES):
+        raise BundleError("The model's features or classes are not those of its strategy; it was made by another release, or changed.")
+    if len(description.scaling) != len(description.feature_ids):
+        raise BundleError("The model's scaling does not fit its features.")
+    network = networks.build(len(description.feature_ids), strategy.model.architecture)
+    try:
+        network.load_state_dict(load_tensors(octets), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise BundleError(f"The model's weights do not fit its network: {str(error).partition(chr(10))[0]}") from None
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
+        raise BundleError("The model has weights that are no numbers.")
+    return Trained(network.eval(), strategy, description)
+
+
+def _describe(octets: bytes) -> Description:
+    try:
+        size = struct.unpack("<Q", octets[:8])[0]
+        if size > min(MAX_HEADER, len(octets) - 8):
+            raise ValueError("header")
+        plain = json.loads(json.loads(octets[8 : 8 + size])["__metadata__"][KEY])
+        schema = plain["schema"]
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
+        raise BundleError("This is no model of ktrdr-zmq, or it is damaged.") from None
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise NewerSchema(f"The model has schema {schema}; this release reads up to schema {SCHEMA}.")
+    try:
+        return msgspec.convert(plain, Description)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"The model's description is not complete: {error}") from None

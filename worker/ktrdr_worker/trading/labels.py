@@ -1,0 +1,62 @@
+"""What a network is to foresee: the return of the coming bars, as a class. The only room that looks ahead, and it says how far."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from ktrdr_zmq.strategy.schema import Labels
+
+Array = np.ndarray[Any, Any]
+UNKNOWN: Final = -1
+SELL, HOLD, BUY = 0, 1, 2
+
+
+class Labelled(NamedTuple):
+    """Labels of all bars.
+
+    Attributes
+    ----------
+    classes : array of int64, shape (n,)
+        SELL, HOLD or BUY; UNKNOWN where the future, or the past that the threshold is measured by, is not there.
+    ends : array of int64, shape (n,)
+        The last bar that each label looks at.
+    """
+
+    classes: Array
+    ends: Array
+
+
+def label(close: Array, settings: Labels) -> Labelled:
+    """Label every bar by the return from its close to the close ``horizon`` bars later.
+
+    Above the threshold is BUY, below its negative SELL. In the unit ``volatility`` the threshold of a bar is multiplied by the standard
+    deviation (ddof 1) of the last ``volatility_window`` one-bar log returns, times the root of the horizon: known at that bar.
+
+    Parameters
+    ----------
+    close : array of float64, shape (n,)
+    settings : Labels
+    """
+    count, horizon = len(close), settings.horizon
+    ends = np.arange(count, dtype=np.int64) + horizon
+    classes = np.full(count, UNKNOWN, dtype=np.int64)
+    if count > horizon:
+        returns = close[horizon:] / close[:-horizon] - 1.0
+        limits = thresholds(close, settings)[:-horizon]
+        known = np.where(returns > limits, BUY, np.where(returns < -limits, SELL, HOLD))
+        classes[:-horizon] = np.where(np.isfinite(limits), known, UNKNOWN)
+    return Labelled(classes, ends)
+
+
+def thresholds(close: Array, settings: Labels) -> Array:
+    """The threshold of each bar as a fraction of the price; NaN where it is not known yet."""
+    if settings.scale == "fraction":
+        return np.full(len(close), settings.threshold)
+    window = settings.volatility_window
+    limits = np.full(len(close), np.nan)
+    if len(close) > window:
+        steps = np.lib.stride_tricks.sliding_window_view(np.diff(np.log(close)), window)
+        limits[window:] = steps.std(axis=1, ddof=1) * np.sqrt(settings.horizon) * settings.threshold
+    return limits

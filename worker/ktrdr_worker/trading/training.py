@@ -1,0 +1,139 @@
+"""A training from bars to a scored model: what the job ``training`` does, without the job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ktrdr_worker.trading import network as networks
+from ktrdr_worker.trading.bars import Bars, DataError, stamp
+from ktrdr_worker.trading.features import Features, Scaling, build, fit_scaling, scale
+from ktrdr_worker.trading.labels import UNKNOWN, Labelled, label
+from ktrdr_worker.trading.learning import Learned, Part, learn
+from ktrdr_worker.trading.scores import baseline, classification
+from ktrdr_worker.trading.splits import PartIndices, Split, chronological
+from ktrdr_zmq import results
+from ktrdr_zmq.results import ClassificationMetrics
+from ktrdr_zmq.strategy.schema import CLASSES, Strategy
+
+Array = np.ndarray[Any, Any]
+FEWEST = 10
+"""Samples that each part must have."""
+
+
+class Table(NamedTuple):
+    """Samples of a window of bars: `bars` are their indices, `rows` their unscaled features."""
+
+    bars: Array
+    rows: Array
+    classes: Array
+    ends: Array
+
+
+class Outcome(NamedTuple):
+    """A trained network and how well it does; parts in the order train, validation, test."""
+
+    learned: Learned
+    scalings: list[Scaling]
+    features: Features
+    parts: tuple[results.Part, results.Part, results.Part]
+    scores: tuple[ClassificationMetrics, ClassificationMetrics, ClassificationMetrics]
+    baseline: ClassificationMetrics
+    majority: str
+    seen_until: int
+
+
+def config_digest(strategy: Strategy) -> str:
+    """The SHA-256 of everything that a strategy says, overrides and defaults included."""
+    text = json.dumps(strategy.plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def train(
+    strategy: Strategy, bars: Bars, first: int, last: int, device: str, progress: Callable[[float, str, str, dict[str, float]], None]
+) -> Outcome:
+    """Train and score a model.
+
+    Parameters
+    ----------
+    strategy : Strategy
+    bars : Bars
+        All bars that there are; those before `first` only feed the indicators.
+    first, last : int
+        Samples are taken from `first` up to, and without, `last`; no label looks at `last` or beyond.
+    device : str
+        ``cpu``, ``cuda:0`` or ``mps``.
+    progress : callable
+        Told share, stage, text and figures; may raise to stop everything.
+
+    Raises
+    ------
+    DataError
+        When the bars are too few, or all the same.
+    """
+    progress(0.02, "features", f"{len(bars.opens):,} bars", {})
+    features = build(strategy, bars)
+    table = _samples(strategy, bars, features, first, last)
+    settings = strategy.training
+    shares = settings.data_split
+    split = chronological(table.bars, table.ends, (shares.train, shares.validation, shares.test), shares.embargo)
+    _check(split, table, bars)
+    scalings = fit_scaling(strategy, table.rows[split.train.rows])
+    train_part, validation, test = (
+        Part(scale(table.rows[part.rows], scalings), table.classes[part.rows]) for part in (split.train, split.validation, split.test)
+    )
+
+    def on_epoch(epoch: int, loss: float, validation_loss: float) -> None:
+        figures = {"epoch": float(epoch), "train_loss": loss, "validation_loss": validation_loss}
+        progress(0.05 + 0.9 * epoch / settings.epochs, "training", f"epoch {epoch} of {settings.epochs}", figures)
+
+    learned = learn(train_part, validation, strategy.model, settings, device, on_epoch)
+    progress(0.97, "scoring", "", {})
+    scores = [classification(part.classes, _probabilities(learned, part)) for part in (train_part, validation, test)]
+    majority = int(np.bincount(train_part.classes, minlength=len(CLASSES)).argmax())
+    parts = [_part(bars, table, indices) for indices in (split.train, split.validation, split.test)]
+    return Outcome(
+        learned, scalings, features, (parts[0], parts[1], parts[2]), (scores[0], scores[1], scores[2]),
+        baseline(test.classes, train_part.classes, len(CLASSES)), CLASSES[majority], int(table.ends[split.validation.rows].max()),
+    )  # fmt: skip
+
+
+def _probabilities(learned: Learned, part: Part) -> Array:
+    found: Array = networks.probabilities(learned.network, torch.from_numpy(part.rows)).numpy()
+    return found
+
+
+def _samples(strategy: Strategy, bars: Bars, features: Features, first: int, last: int) -> Table:
+    """Bars of the window with features and a label."""
+    labelled: Labelled = label(bars.close, strategy.training.labels)
+    bar = np.arange(len(bars.opens))
+    usable = (bar >= max(first, features.warmup)) & (labelled.ends < last) & (labelled.classes != UNKNOWN)
+    chosen = np.flatnonzero(usable)
+    return Table(chosen, features.values[chosen], labelled.classes[chosen], labelled.ends[chosen])
+
+
+def _check(split: Split, table: Table, bars: Bars) -> None:
+    for name, part in zip(("training", "validation", "test"), split, strict=True):
+        if len(part.rows) < FEWEST:
+            raise DataError(
+                f"Too few bars: {len(table.bars)} of {bars.timeframe} have features and a label, which leaves {len(part.rows)} for the "
+                f"{name} part ({part.purged} purged); each part needs {FEWEST}."
+            )
+    if len(np.unique(table.classes[split.train.rows])) < 2:
+        raise DataError(
+            "All labels of the training part are the same: there is nothing to learn. Change training.labels.threshold or horizon."
+        )
+
+
+def _part(bars: Bars, table: Table, part: PartIndices) -> results.Part:
+    chosen = table.bars[part.rows]
+    return results.Part(
+        samples=len(part.rows), purged=part.purged, first=stamp(bars.opens[chosen[0]]), last=stamp(bars.opens[chosen[-1]]),
+        label_end=stamp(bars.opens[table.ends[part.rows].max()]),
+        class_counts=np.bincount(table.classes[part.rows], minlength=len(CLASSES)).tolist(),
+    )  # fmt: skip
