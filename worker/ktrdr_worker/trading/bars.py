@@ -112,16 +112,15 @@ def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: s
 
 def _read(path: Path, name: str) -> pd.DataFrame:
     try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8", encoding_errors="strict", index_col=False
-        )
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding_errors="strict")
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is no UTF-8 text: {error.reason} at octet {error.start}.") from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{name} is empty.") from None
     except pd.errors.ParserError as error:
         raise DataError(f"{name} is no regular CSV: {error}") from None
-    table.columns = [str(column).strip().lower() for column in table.columns]
+    table.columns = [str(column).strip().lower() for column in table.iloc[0]]  # by hand, because pandas would rename doubles
+    table = table.iloc[1:].fillna("").reset_index(drop=True)
     doubled = table.columns[table.columns.duplicated()]
     if len(doubled):
         raise DataError(f"{name} has the column {doubled[0]} twice.")

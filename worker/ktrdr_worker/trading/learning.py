@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ktrdr_worker.trading import network as networks
+from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.results import EpochHistory
 from ktrdr_zmq.strategy.schema import CLASSES, Model, Training
 
@@ -125,7 +126,10 @@ def _record(history: EpochHistory, epoch: int, losses: list[tuple[float, float]]
     (train_loss, train_accuracy), (validation_loss, validation_accuracy) = losses
     for loss in (train_loss, validation_loss):
         if not math.isfinite(loss):
-            raise Diverged(epoch)
+            raise Diverged(
+                f"The loss was no number any more in epoch {epoch}.",
+                hint="Try a smaller training.learning_rate, or training.gradient_clip.",
+            )
     history.epoch.append(epoch)
     history.train_loss.append(train_loss)
     history.validation_loss.append(validation_loss)
@@ -134,11 +138,10 @@ def _record(history: EpochHistory, epoch: int, losses: list[tuple[float, float]]
     history.learning_rate.append(rate)
 
 
-class Diverged(ArithmeticError):
+class Diverged(UsageError):
     """The loss is no number any more."""
 
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"The loss was no number any more in epoch {epoch}; try a smaller learning_rate, or gradient_clip.")
+    code = "DIVERGED"
 
 
 def _class_weights(classes: Array, settings: Training, device: str) -> torch.Tensor | None:

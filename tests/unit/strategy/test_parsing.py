@@ -1,0 +1,242 @@
+"""The grammar: what is accepted, and a table of mistakes, each with the place and the words that a person gets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ktrdr_zmq.errors import UsageError
+from ktrdr_zmq.strategy import Strategy, StrategyInvalid, find_strategy, list_strategies, parse_strategy
+from ktrdr_zmq.strategy.schema import FuzzySet, RawFeature
+
+GOOD = """\
+name: small
+version: "3.0"
+training_data:
+  symbols: {mode: single, symbol: EURUSD}
+  timeframes: {mode: single, timeframe: 1h}
+indicators:
+  rsi_14: {type: rsi, period: 14}
+  adx_14: {type: adx}
+  macd: {type: macd, fast: 5, slow: 9}
+  bands: {type: bbands}
+fuzzy_sets:
+  momentum:
+    indicator: rsi_14
+    low: [0, 25, 40]
+    high: {type: gaussian, parameters: [70, 10]}
+  strength:
+    indicator: adx_14.plus_di
+    strong: [20, 35, 100, 100]
+nn_inputs:
+  - {fuzzy_set: momentum, timeframes: all}
+  - {fuzzy_set: strength, timeframes: [1h]}
+  - {raw_indicator: macd, normalization: zscore}
+model: {type: mlp, architecture: {hidden_layers: [8]}}
+decisions: {confidence_threshold: 0.4}
+risk: {stop_loss: 0.01}
+training: {epochs: 3}
+"""
+
+
+def problems(text: str, **overrides: object) -> list[str]:
+    with pytest.raises(StrategyInvalid) as caught:
+        parse_strategy(text, "my.yaml", overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_strategy_becomes_features_in_the_order_of_the_file() -> None:
+    parsed = parse_strategy(GOOD, "my.yaml")
+    assert parsed.feature_ids("1h") == ["1h_momentum_low", "1h_momentum_high", "1h_strength_strong", "1h_macd"]
+    assert [type(item) for item in parsed.inputs] == [FuzzySet, FuzzySet, RawFeature]
+    assert (parsed.symbol, parsed.timeframe, parsed.training.epochs) == ("EURUSD", "1h", 3)
+    assert parsed.indicators["adx_14"].parameters == {"period": 14}
+    assert parsed.warmup == 27  # ADX with its default period
+
+
+MISTAKES = [
+    ("name: small", "name: 4 words here", "my.yaml:1: name: must be a name"),
+    ('version: "3.0"', "version: 3.0", 'my.yaml:2: version: must be "3.0" (in quotes)'),
+    ('version: "3.0"', 'version: "2.0"', 'version: must be "3.0"'),
+    ("symbol: EURUSD", "symbol: [EURUSD]", "my.yaml:4: training_data.symbols.symbol: must be text"),
+    ("mode: single, symbol", "mode: multi_symbol, symbol", "training_data.symbols.mode: must be 'single'"),
+    ("timeframe: 1h}", "timeframe: 2h}", "training_data.timeframes.timeframe: there is no timeframe '2h'"),
+    ("type: rsi", "type: rsy", "my.yaml:7: indicators.rsi_14.type: there is no indicator 'rsy'; did you mean rsi?"),
+    ("period: 14}", "perod: 14}", "indicators.rsi_14.perod: rsi has no such parameter; did you mean period?"),
+    ("period: 14}", "period: 14.5}", "indicators.rsi_14.period: must be a whole number, not 14.5"),
+    ("period: 14}", "period: 1}", "indicators.rsi_14.period: must be between 2 and 5000, not 1"),
+    ("period: 14}", "period: yes}", "indicators.rsi_14.period: must be a number, not 'yes'"),
+    ("period: 14}", "period: true}", "indicators.rsi_14.period: must be a number, not True"),
+    ("period: 14}", "source: clse}", "indicators.rsi_14.source: there is no source 'clse'; did you mean close?"),
+    ("{type: adx}", "{type: adx, source: close}", "indicators.adx_14.source: adx has no such parameter"),
+    ("{type: adx}", "adx", "indicators.adx_14: must hold type: and parameters"),
+    ("{type: adx}", "{}", "indicators.adx_14.type: type is missing"),
+    ("fast: 5, slow: 9", "fast: 9, slow: 5", "indicators.macd.fast: must be below slow, which is 5"),
+    ("rsi_14: {type", "rsi-14: {type", "indicators.rsi-14: is no id"),
+    ("indicator: rsi_14\n", "indicator: rsi_15\n", "my.yaml:13: fuzzy_sets.momentum.indicator: there is no indicator 'rsi_15'; did you mean rsi_14?"),
+    ("indicator: rsi_14\n", "indicator: bands\n", "fuzzy_sets.momentum.indicator: bands has several outputs; say which: bands.upper"),
+    ("adx_14.plus_di", "adx_14.plus", "fuzzy_sets.strength.indicator: adx has no output 'plus'; did you mean plus_di?"),
+    ("[0, 25, 40]", "[0, 25]", "my.yaml:14: fuzzy_sets.momentum.low: must be 3 corners (triangle) or 4 (trapezoid), not 2"),
+    ("[0, 25, 40]", "[0, 45, 40]", "fuzzy_sets.momentum.low: corners must not fall: 0, 45, 40"),
+    ("[0, 25, 40]", "[5, 5, 5]", "fuzzy_sets.momentum.low: all corners are the same"),
+    ("[0, 25, 40]", "[0, x, 40]", "fuzzy_sets.momentum.low: must hold numbers only"),
+    ("[0, 25, 40]", "[0, .nan, 40]", "fuzzy_sets.momentum.low: must hold numbers only"),
+    ("[0, 25, 40]", "low", "fuzzy_sets.momentum.low: must be a list of corners"),
+    ("type: gaussian", "type: gausian", "fuzzy_sets.momentum.high.type: there is no membership function 'gausian'; did you mean gaussian?"),
+    ("parameters: [70, 10]", "parameters: [70]", "fuzzy_sets.momentum.high.parameters: gaussian takes a list of 2 numbers"),
+    ("parameters: [70, 10]", "parameters: [70, 0]", "fuzzy_sets.momentum.high: the sigma of a gaussian must be above 0"),
+    ("parameters: [70, 10]", "params: [70, 10]", "fuzzy_sets.momentum.high.params: unknown key; did you mean parameters?"),
+    ("fuzzy_set: momentum", "fuzzy_set: momentun", "nn_inputs[0].fuzzy_set: there is no fuzzy set 'momentun'; did you mean momentum?"),
+    ("timeframes: [1h]", "timeframes: [4h]", "my.yaml:21: nn_inputs[1].timeframes: must be all or [1h]"),
+    ("normalization: zscore", "normalization: log", "nn_inputs[2].normalization: must be 'minmax' or 'zscore', not 'log'"),
+    (", normalization: zscore", "", "nn_inputs[2].normalization: is missing"),
+    ("{raw_indicator: macd, normalization: zscore}", "{fuzzy_set: momentum}", "nn_inputs[2]: is the same input as nn_inputs[0]"),
+    ("{raw_indicator: macd, normalization: zscore}", "macd", "nn_inputs[2]: must hold either fuzzy_set: or raw_indicator:"),
+    ("type: mlp", "type: lstm", "model.type: must be 'mlp', not 'lstm'"),
+    ("hidden_layers: [8]", "hidden_layers: []", "model.architecture.hidden_layers: must not be empty"),
+    ("hidden_layers: [8]", "hidden_layers: [0]", "model.architecture.hidden_layers[0]: must be at least 1, not 0"),
+    ("hidden_layers: [8]", "hiden_layers: [8]", "model.architecture.hiden_layers: unknown key"),
+    ("confidence_threshold: 0.4", "confidence_threshold: 1.0", "decisions.confidence_threshold: must be below 1, not 1"),
+    ("confidence_threshold: 0.4", "confidence: 0.4", "decisions.confidence: unknown key"),
+    ("stop_loss: 0.01", "stop_loss: -1", "risk.stop_loss: must be at least 0, not -1"),
+    ("stop_loss: 0.01", "stop_loss: .inf", "risk.stop_loss: "),
+    ("stop_loss: 0.01", "stop_loss: one percent", "risk.stop_loss: must be a number, not 'one percent'"),
+    ("epochs: 3", "epochs: 0", "training.epochs: must be at least 1, not 0"),
+    ("epochs: 3", "epochs: 2.5", "training.epochs: must be a whole number, not 2.5"),
+    ("epochs: 3", "epochs: 3, early_stopping: 5", "training.early_stopping: must hold keys"),
+    ("epochs: 3", "epochs: 3, data_split: {train: 0.9}", "training.data_split: train, validation and test must have the sum 1, not 1.2"),
+    ("epochs: 3", "epochs: 3, labels: {source: zigzag}", "training.labels.source: must be 'forward_return', not 'zigzag'"),
+    ("training: {epochs: 3}", "trainning: {epochs: 3}", "my.yaml:26: trainning: unknown section; did you mean training?"),
+    ("training: {epochs: 3}", "training: 3", "training: must hold keys"),
+    ("training: {epochs: 3}", "training: {epochs: 3}\ntraining: {}", "my.yaml:27: is no valid YAML: found duplicate key"),
+    ("training: {epochs: 3}", "training: {epochs: 3", "is no valid YAML"),
+    ("nn_inputs:", "inputs:", "inputs: unknown section; did you mean nn_inputs?"),
+    ("indicators:", "indicatorz:", "indicators: is missing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("right,wrong,said", MISTAKES)
+def test_every_mistake_names_its_place(right: str, wrong: str, said: str) -> None:
+    assert right in GOOD
+    found = problems(GOOD.replace(right, wrong, 1))
+    assert any(said in line for line in found), found
+
+
+def test_all_mistakes_are_shown_at_once() -> None:
+    text = GOOD
+    for right, wrong, _ in (MISTAKES[0], MISTAKES[6], MISTAKES[21], MISTAKES[43], MISTAKES[46]):
+        text = text.replace(right, wrong, 1)
+    assert len(problems(text)) == 5
+
+
+@pytest.mark.parametrize("text", ["", "   \n", "- a", "just words", "\t", "a: &x [*x]", "!!python/object:os.system x", "a: " + "[" * 500])
+def test_what_is_no_strategy_at_all(text: str) -> None:
+    assert problems(text)
+
+
+def test_a_bomb_of_references_is_refused() -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    assert any("too large" in line for line in problems(bomb))
+    assert any("characters" in line for line in problems("# " + "x" * 300_000))
+
+
+def test_yaml_1_2_keeps_words_words_and_numbers_numbers() -> None:
+    parsed = parse_strategy(GOOD.replace("symbol: EURUSD", "symbol: ON").replace("stop_loss: 0.01", "stop_loss: 1e-3"), "my.yaml")
+    assert parsed.symbol == "ON"
+    assert parsed.risk.stop_loss == 0.001
+
+
+def test_overrides_reach_any_key_and_make_keys() -> None:
+    overrides = {"training.epochs": 5, "training.labels.horizon": 3, "indicators.rsi_14.period": 7, "nn_inputs.2.normalization": "minmax"}
+    parsed = parse_strategy(GOOD, "my.yaml", overrides)
+    assert (parsed.training.epochs, parsed.training.labels.horizon) == (5, 3)
+    assert parsed.indicators["rsi_14"].parameters == {"period": 7}
+    assert parsed.plain != parse_strategy(GOOD, "my.yaml").plain
+
+
+@pytest.mark.parametrize(
+    "key,value,said",
+    [
+        ("training.epochz", 5, "--set training.epochz: training.epochz: unknown key; did you mean epochs?"),
+        ("training.epochs", "five", "--set training.epochs: training.epochs: must be a whole number, not 'five'"),
+        ("name.x", 1, "--set name.x: name.x: name has no keys"),
+        ("nn_inputs.9", 1, "nn_inputs is a list of 3"),
+        ("a..b", 1, "is no key path"),
+        ("nonsense", 1, "nonsense: unknown section"),
+    ],
+)
+def test_overrides_that_cannot_be(key: str, value: object, said: str) -> None:
+    found = problems(GOOD, **{key: value})
+    assert any(said in line for line in found), found
+
+
+def test_the_built_in_strategies_are_valid() -> None:
+    found = {info.name: info for info in list_strategies()}
+    assert found.keys() >= {"neuro_mean_reversion", "trend_follower"}
+    for info in found.values():
+        assert info.error == ""
+        assert info.description
+        parsed = parse_strategy(*find_strategy(info.name))
+        assert isinstance(parsed, Strategy)
+        assert parsed.name == info.name
+
+
+def test_ones_own_come_before_the_built_in_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = tmp_path / "here" / "strategies", tmp_path / "other"
+    folder.mkdir(parents=True)
+    other.mkdir()
+    (other / "trend_follower.yaml").write_text(GOOD)
+    (other / "small.yaml").write_text(GOOD.replace("epochs: 3", "epochs: 9"))
+    (folder / "small.yaml").write_text(GOOD)
+    (folder / "broken.yaml").write_text("name: [")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("KTRDR_STRATEGIES", str(other))
+    assert parse_strategy(*find_strategy("small")).training.epochs == 3
+    assert find_strategy("trend_follower")[1] == str(other / "trend_follower.yaml")
+    assert find_strategy(str(other / "small.yaml"))[0].count("epochs: 9") == 1
+    listed = {info.name: info for info in list_strategies()}
+    assert (listed["small"].origin, listed["trend_follower"].origin, listed["neuro_mean_reversion"].origin) == (
+        "./strategies", "KTRDR_STRATEGIES", "built-in",
+    )  # fmt: skip
+    assert "1 problem" in listed["broken"].error
+
+
+def test_a_strategy_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean trend_follower"):
+        find_strategy("trend_folower")
+    with pytest.raises(UsageError, match="no strategy file"):
+        find_strategy(os.path.join(tmp_path, "none.yaml"))
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(UsageError, match="cannot be read"):
+        find_strategy(str(tmp_path / "latin.yaml"))
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_either_a_strategy_or_a_list_of_problems(text: str) -> None:
+    with pytest.raises(StrategyInvalid) as caught:
+        parse_strategy(text, "any.yaml")
+    assert caught.value.problems
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+PATHS = st.sampled_from([
+    "name", "version", "description", "training_data", "training_data.symbols", "indicators", "indicators.rsi_14", "indicators.rsi_14.period",
+    "fuzzy_sets", "fuzzy_sets.momentum", "fuzzy_sets.momentum.low", "fuzzy_sets.momentum.indicator", "nn_inputs", "nn_inputs.0", "model",
+    "nn_inputs.0.fuzzy_set", "model.architecture.hidden_layers", "decisions", "risk.stop_loss", "training.labels", "training.early_stopping",
+])  # fmt: skip
+
+
+@given(PATHS, VALUES)
+def test_any_value_anywhere_is_accepted_or_explained(path: str, value: object) -> None:
+    try:
+        parse_strategy(GOOD, "any.yaml", {path: value})
+    except StrategyInvalid as error:
+        assert all(problem.message for problem in error.problems)

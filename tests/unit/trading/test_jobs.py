@@ -1,0 +1,342 @@
+"""The two jobs from body to result, without the framework: what they compute, what they refuse, what they leave."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ktrdr_worker.handler import JobError, JobInterrupted
+from ktrdr_worker.jobs.backtesting import handler as backtesting
+from ktrdr_worker.jobs.training import handler as training
+from ktrdr_worker.trading import bundle
+from ktrdr_worker.trading.bars import DataError, load
+from ktrdr_worker.trading.decisions import decide, separate
+from ktrdr_worker.trading.features import build, scale
+from ktrdr_worker.trading.inference import predict
+from ktrdr_worker.trading.learning import Diverged, Part, learn
+from ktrdr_worker.trading.training import train
+from ktrdr_zmq import payload
+from ktrdr_zmq.errors import NewerSchema
+from ktrdr_zmq.results import EQUITY_COLUMNS, TRADE_COLUMNS, BacktestResult, TrainingResult
+from ktrdr_zmq.samples import find_sample
+from ktrdr_zmq.strategy import StrategyInvalid, find_strategy, parse_strategy
+from ktrdr_zmq.strategy.schema import Decisions, Filters
+
+pytestmark = pytest.mark.timeout(120)
+
+SAMPLE = find_sample("EURUSD", "1h")
+assert SAMPLE is not None
+FAST = {"training.epochs": 3, "model.architecture.hidden_layers": [8]}
+
+
+class Context:
+    """A `JobContext` that keeps what it is given."""
+
+    job_id = "0" * 32
+    attempt = 1
+    device = "cpu"
+    threads = 1
+    cancelled = False
+
+    def __init__(self, folder: Path, **inputs: bytes | Path) -> None:
+        self.inputs: Mapping[str, Path] = {}
+        self.input_digests: Mapping[str, str] = {}
+        self.artifacts: dict[str, bytes] = {}
+        self.reported: list[tuple[float, str]] = []
+        self.stop_after = 1.0
+        for name, content in inputs.items():
+            data = content.read_bytes() if isinstance(content, Path) else content
+            path = folder / name
+            path.write_bytes(data)
+            self.inputs = {**self.inputs, name: path}
+            self.input_digests = {**self.input_digests, name: hashlib.sha256(data).hexdigest()}
+
+    @property
+    def work_dir(self) -> Path:
+        raise AssertionError("not needed")
+
+    def check_cancelled(self) -> None:
+        if self.reported and self.reported[-1][0] >= self.stop_after:
+            raise JobInterrupted
+
+    def progress(self, fraction: float, *, stage: str = "", text: str = "", metrics: Mapping[str, float] | None = None) -> None:
+        self.reported.append((fraction, stage))
+
+    def add_artifact(self, name: str, source: Path | bytes, media_type: str = "") -> str:
+        assert isinstance(source, bytes)
+        self.artifacts[name] = source
+        return hashlib.sha256(source).hexdigest()
+
+    def save_checkpoint(self, files: Mapping[str, bytes]) -> None: ...
+
+    def load_checkpoint(self) -> Mapping[str, bytes] | None:
+        return None
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    made = {
+        "schema": 1, "symbol": "EURUSD", "timeframe": "1h", "start": None, "end": None, "overrides": dict(FAST),
+        "data": {"symbol": "EURUSD", "timeframe": "1h", "filename": "EURUSD_1h.csv", "origin": "built-in"},
+        "strategy": find_strategy("neuro_mean_reversion")[0], "strategy_name": "neuro_mean_reversion",
+    }  # fmt: skip
+    return {**made, **changes}
+
+
+def test_body(**changes: Any) -> dict[str, Any]:
+    made = body(overrides={}, capital=100_000.0, commission_bps=None, slippage_bps=None)
+    return {**{key: value for key, value in made.items() if not key.startswith("strategy")}, **changes}
+
+
+test_body.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], bytes]:
+    """A small model and its result."""
+    assert SAMPLE is not None
+    context = Context(tmp_path_factory.mktemp("train"), data=SAMPLE.path)
+    result = training.run(body(), context)
+    return result, context.artifacts["model"]
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_a_training_returns_what_the_schema_says(trained: tuple[dict[str, Any], bytes]) -> None:
+    result, model = trained
+    document = TrainingResult.from_dict(payload.unpack(payload.pack(result)))
+    assert document.model_digest == hashlib.sha256(model).hexdigest()
+    assert document.epochs_run == len(document.history.epoch) == 3
+    assert 1 <= document.best_epoch <= 3
+    assert document.test.samples == document.test_part.samples == sum(map(sum, document.test.confusion))
+    assert document.baseline.samples == document.test.samples
+    assert document.majority_class == document.classes[int(np.argmax(document.train_part.class_counts))]
+    parts = (document.train_part, document.validation_part, document.test_part)
+    for earlier, later in zip(parts, parts[1:], strict=False):
+        assert earlier.last <= earlier.label_end < later.first, "no label looks into the next part"
+    assert document.parameters == 11 * 8 + 8 + 8 * 3 + 3
+    assert document.data.digest == hashlib.sha256(SAMPLE.path.read_bytes()).hexdigest()  # type: ignore[union-attr]
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_same_job_gives_the_same_model_bit_for_bit(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:
+    torch.manual_seed(99)  # whatever happened before in the process
+    torch.rand(7)
+    again = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    result = training.run(body(), again)
+    assert again.artifacts["model"] == trained[1]
+    assert result["history"] == trained[0]["history"]
+    other = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    training.run(body(overrides={**FAST, "training.seed": 1}), other)
+    assert other.artifacts["model"] != trained[1]
+
+
+def test_progress_only_grows_and_ends_at_one(tmp_path: Path) -> None:
+    context = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    training.run(body(), context)
+    shares = [share for share, _ in context.reported]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_a_cancelled_training_stops_at_the_next_epoch(tmp_path: Path) -> None:
+    context = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    context.stop_after = 0.3
+    with pytest.raises(JobInterrupted):
+        training.run(body(), context)
+    assert context.artifacts == {}
+
+
+def test_a_planted_edge_is_found_and_shuffled_labels_are_not() -> None:
+    """The next move follows the last one in the planted series; in the shuffled one nothing can be known."""
+    from ktrdr_zmq.strategy.schema import Model, Training
+
+    chance = np.random.default_rng(8)
+    rows = chance.normal(size=(3000, 4)).astype(np.float32)
+    classes = np.where(rows[:, 1] > 0.4, 2, np.where(rows[:, 1] < -0.4, 0, 1)).astype(np.int64)
+    settings = Training(epochs=8, learning_rate=0.01)
+
+    def accuracy(labels: np.ndarray) -> float:
+        found = learn(Part(rows[:2000], labels[:2000]), Part(rows[2000:], labels[2000:]), Model(), settings, "cpu", lambda *_: None)
+        return max(found.history.validation_accuracy)
+
+    assert accuracy(classes) > 0.9
+    assert accuracy(chance.permutation(classes)) < 0.45
+
+
+def test_early_stopping_keeps_the_weights_of_the_best_epoch() -> None:
+    strategy = parse_strategy(
+        *find_strategy("neuro_mean_reversion"),
+        {"training.early_stopping.patience": 2, "training.learning_rate": 0.05, "training.epochs": 40},
+    )
+    bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
+    outcome = train(strategy, bars, 0, 2000, "cpu", lambda *_: None)
+    history = outcome.learned.history
+    assert outcome.learned.stopped_early
+    assert len(history.epoch) == outcome.learned.best_epoch + 2
+    assert outcome.scores[1].accuracy == pytest.approx(history.validation_accuracy[outcome.learned.best_epoch - 1])
+
+
+@pytest.mark.parametrize(
+    "changes,said",
+    [
+        ({"timeframe": "1w"}, "needs more than 30 bars|Too few bars"),
+        ({"start": "2017-12-20T00:00:00+00:00"}, "Too few bars"),
+        ({"start": "2018-06-01T00:00:00+00:00"}, "no bars of EURUSD 1h between"),
+        ({"overrides": {"training.labels.threshold": 100.0}}, "All labels of the training part are the same"),
+        ({"symbol": 5}, "body is not what"),
+        ({"data": {}}, "body is not what"),
+    ],
+)
+def test_a_training_that_cannot_be_done_says_why(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises((JobError, DataError), match=said):
+        training.run(body(**changes), Context(tmp_path, data=SAMPLE.path))  # type: ignore[union-attr]
+
+
+def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="in epoch 1"):
+        overrides = {
+            **FAST,
+            "training.learning_rate": 10.0,
+            "training.optimizer": "sgd",
+            "training.weight_decay": 10.0,
+            "training.epochs": 60,
+        }
+        training.run(body(overrides=overrides), Context(tmp_path, data=SAMPLE.path))  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_a_model_is_read_as_it_was_written(trained: tuple[dict[str, Any], bytes]) -> None:
+    model = bundle.load(trained[1])
+    assert bundle.dump(model.network, model.description) == trained[1]
+    assert model.description.seen.until == trained[0]["validation_part"]["label_end"]
+    bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
+    probabilities, warmup = predict(model, bars)
+    assert np.isnan(probabilities[:warmup]).all()
+    np.testing.assert_allclose(probabilities[warmup:].sum(axis=1), 1.0)
+    features = build(model.strategy, bars)
+    one = torch.from_numpy(scale(features.values[[500]], model.scalings))
+    np.testing.assert_allclose(torch.softmax(model.network(one).double(), 1).detach().numpy()[0], probabilities[500], rtol=1e-5)
+
+
+def changed(model: bytes, **changes: Any) -> bytes:
+    """The model with another description."""
+    size = struct.unpack("<Q", model[:8])[0]
+    header = json.loads(model[8 : 8 + size])
+    description = {**json.loads(header["__metadata__"]["ktrdr"]), **changes}
+    header["__metadata__"]["ktrdr"] = json.dumps({key: value for key, value in description.items() if value is not None})
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + model[8 + size :]
+
+
+def test_models_that_are_none(trained: tuple[dict[str, Any], bytes]) -> None:
+    good = trained[1]
+    for octets in (b"", b"short", b"\xff" * 100, good[:200], b"\x80\x04pickle" * 20, struct.pack("<Q", 2) + b"{}"):
+        with pytest.raises(bundle.BundleError):
+            bundle.load(octets)
+    with pytest.raises(NewerSchema, match="schema 2"):
+        bundle.load(changed(good, schema=2))
+    with pytest.raises(bundle.BundleError, match="features or classes"):
+        bundle.load(changed(good, feature_ids=["a"]))
+    with pytest.raises(bundle.BundleError, match="not complete"):
+        bundle.load(changed(good, seen=None))
+    with pytest.raises(bundle.BundleError, match="scaling"):
+        bundle.load(changed(good, scaling=[[0.0, 1.0]]))
+    with pytest.raises(bundle.BundleError, match="weights do not fit"):
+        bundle.load(changed(good, overrides={**FAST, "model.architecture.hidden_layers": [9]}))
+    with pytest.raises(StrategyInvalid, match="risk.stop"):
+        bundle.load(good, {"risk.stop": 1})
+
+
+# ---------------------------------------------------------------- backtesting
+
+
+def run_test(folder: Path, model: bytes, **changes: Any) -> tuple[BacktestResult, Context]:
+    context = Context(folder, data=SAMPLE.path, model=model)  # type: ignore[union-attr]
+    return BacktestResult.from_dict(payload.unpack(payload.pack(backtesting.run(test_body(**changes), context)))), context
+
+
+def rows(octets: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(octets.decode())))
+
+
+def test_a_backtest_trades_what_the_model_never_saw(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:
+    result, context = run_test(tmp_path, trained[1], overrides={"decisions.confidence_threshold": 0.0})
+    assert not result.in_sample
+    assert result.window.first > trained[0]["validation_part"]["label_end"]
+    assert result.window.seen_bars == 0
+    trades, equity = rows(context.artifacts["trades"]), rows(context.artifacts["equity"])
+    assert tuple(trades[0]) == TRADE_COLUMNS
+    assert tuple(equity[0]) == EQUITY_COLUMNS
+    assert len(trades) == result.metrics.trades > 5
+    assert len(equity) == result.window.bars
+    assert sum(float(row["pnl"]) for row in trades) == pytest.approx(result.metrics.equity_final - 100_000, abs=1e-6)
+    assert float(equity[-1]["equity"]) == result.metrics.equity_final
+    assert (result.commission_bps, result.slippage_bps) == (pytest.approx(0.5), pytest.approx(0.5))
+    by_time = {row["timestamp"]: row for row in rows(SAMPLE.path.read_bytes())}  # type: ignore[union-attr]
+    for trade in trades:
+        side = 1 if trade["side"] == "long" else -1
+        assert float(trade["entry_price"]) == pytest.approx(float(by_time[trade["entry_time"]]["open"]) * (1 + side * 5e-5), rel=1e-12)
+
+
+def test_bars_that_the_model_has_seen_are_flagged(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:
+    result, _ = run_test(tmp_path, trained[1], start="2017-03-01T00:00:00+00:00", end="2017-04-01T00:00:00+00:00")
+    assert result.in_sample
+    assert result.window.seen_bars == result.window.bars
+    assert result.window.chosen
+    assert any(line.startswith("IN-SAMPLE") for line in result.warnings)
+
+
+def test_costs_come_from_the_command_before_the_strategy_before_the_symbol(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:
+    strategy = {"decisions.cost_model.commission_bps": 3.0}
+    assert run_test(tmp_path, trained[1], overrides=strategy)[0].commission_bps == pytest.approx(3.0)
+    assert run_test(tmp_path, trained[1], overrides=strategy, commission_bps=0.0)[0].commission_bps == 0.0
+
+
+@pytest.mark.parametrize(
+    "changes,said",
+    [
+        ({"timeframe": "4h"}, "reads bars of 1h, not of 4h"),
+        ({"end": "2017-01-02T00:00:00+00:00"}, "before the indicators have values"),
+        ({"start": "2019-01-01T00:00:00+00:00"}, "no bars of EURUSD 1h between"),
+    ],
+)
+def test_a_backtest_that_cannot_be_done_says_why(
+    trained: tuple[dict[str, Any], bytes], tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises((JobError, DataError), match=said):
+        run_test(tmp_path, trained[1], **changes)
+
+
+def test_without_bars_after_the_training_there_is_nothing_to_test_on(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:
+    lines = SAMPLE.path.read_text().splitlines()[:1000]  # type: ignore[union-attr]
+    context = Context(tmp_path, data="\n".join(lines).encode(), model=trained[1])
+    with pytest.raises(DataError, match="has learned from all bars"):
+        backtesting.run(test_body(), context)
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def test_decisions_by_hand() -> None:
+    sure, unsure, none = [0.1, 0.1, 0.8], [0.3, 0.3, 0.4], [np.nan] * 3
+    probabilities = np.array([none, sure, unsure, [0.8, 0.1, 0.1], [0.2, 0.6, 0.2]])
+    assert decide(probabilities, Decisions(confidence_threshold=0.5)).tolist() == [0, 1, 0, -1, 0]
+    assert decide(probabilities, Decisions()).tolist() == [0, 1, 1, -1, 0]
+    assert decide(probabilities, Decisions(filters=Filters(min_signal_separation=2))).tolist() == [0, 1, 0, 0, 0]
+
+
+def test_a_signal_that_was_passed_over_starts_no_new_pause() -> None:
+    assert separate(np.array([1, 1, 1, 1, 1], dtype=np.int8), 1).tolist() == [1, 0, 1, 0, 1]

@@ -1,0 +1,190 @@
+"""Fuzzy sets, features, labels, splits and scores: against definitions, against other implementations, and against looking ahead."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ktrdr_worker.trading.bars import Bars, DataError, cut
+from ktrdr_worker.trading.features import Scaling, build, fit_scaling, scale
+from ktrdr_worker.trading.fuzzy import gaussian, membership, trapezoidal, triangular
+from ktrdr_worker.trading.labels import BUY, HOLD, SELL, UNKNOWN, label, thresholds
+from ktrdr_worker.trading.scores import baseline, classification
+from ktrdr_worker.trading.splits import chronological
+from ktrdr_zmq.strategy import find_strategy, parse_strategy
+from ktrdr_zmq.strategy.schema import Labels
+from tests.unit.trading.made import walk
+
+BUILT_IN = ["neuro_mean_reversion", "trend_follower"]
+
+
+# ---------------------------------------------------------------- fuzzy sets
+
+
+def test_membership_at_the_corners() -> None:
+    x = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, np.nan])
+    np.testing.assert_array_equal(triangular(x, 0, 2, 4), [0, 0, 0.5, 1, 0.5, 0, 0, np.nan])
+    np.testing.assert_array_equal(trapezoidal(x, 0, 0, 2, 4), [0, 1, 1, 1, 0.5, 0, 0, np.nan])
+    np.testing.assert_allclose(gaussian(x, 2, 1)[[2, 3, 4]], [math.exp(-0.5), 1, math.exp(-0.5)])
+
+
+@pytest.mark.parametrize("call", [lambda x: triangular(x, 2, 1, 3), lambda x: trapezoidal(x, 0, 3, 2, 4), lambda x: gaussian(x, 0, 0)])
+def test_shapes_that_are_none(call: object) -> None:
+    with pytest.raises(ValueError, match="must"):
+        call(np.zeros(1))  # type: ignore[operator]
+
+
+@pytest.mark.oracle
+@given(st.lists(st.integers(-50, 50), min_size=4, max_size=4), st.lists(st.floats(-60, 60), min_size=1, max_size=40))
+def test_membership_against_scikit_fuzzy(corners: list[int], values: list[float]) -> None:
+    skfuzzy = pytest.importorskip("skfuzzy")
+    a, b, c, d = map(float, sorted(corners))
+    x = np.array(values)
+    np.testing.assert_allclose(membership(x, "trapezoidal", (a, b, c, d)), skfuzzy.trapmf(x, [a, b, c, d]), atol=1e-12)
+    if a < c:
+        np.testing.assert_allclose(membership(x, "triangular", (a, b, c)), skfuzzy.trimf(x, [a, b, c]), atol=1e-12)
+    np.testing.assert_allclose(membership(x, "gaussian", (b, 1.0 + d - a)), skfuzzy.gaussmf(x, b, 1.0 + d - a), atol=1e-12)
+
+
+# ---------------------------------------------------------------- features
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_features_have_names_and_values_and_look_at_no_later_bar(name: str) -> None:
+    strategy = parse_strategy(*find_strategy(name))
+    bars = walk(300, seed=5)
+    whole = build(strategy, bars)
+    assert whole.ids == strategy.feature_ids("1h")
+    assert whole.values.shape == (300, len(whole.ids))
+    assert whole.warmup == max(strategy.warmup, strategy.data.history_required)
+    assert np.isnan(whole.values[: whole.warmup]).all()
+    assert np.isfinite(whole.values[whole.warmup :]).all()
+    for end in (whole.warmup + 1, 150, 299):
+        np.testing.assert_array_equal(build(strategy, cut(bars, 0, end)).values, whole.values[:end])
+
+
+def test_too_few_bars_for_the_strategy_are_an_error() -> None:
+    strategy = parse_strategy(*find_strategy("neuro_mean_reversion"), {"training_data.history_required": 100})
+    with pytest.raises(DataError, match="needs more than 100 bars"):
+        build(strategy, walk(100))
+
+
+def test_scaling_is_fitted_to_the_rows_that_it_is_given() -> None:
+    strategy = parse_strategy(*find_strategy("neuro_mean_reversion"))
+    rows = build(strategy, walk(400)).values[50:200]
+    scalings = fit_scaling(strategy, rows)
+    assert scalings[0] == Scaling(0.0, 1.0)
+    raw = scale(rows, scalings)[:, -1]
+    assert raw.dtype == np.float32
+    assert (abs(raw.mean()), raw.std()) == (pytest.approx(0, abs=1e-5), pytest.approx(1, abs=1e-5))
+    low_high = parse_strategy(*find_strategy("neuro_mean_reversion"), {"nn_inputs.4.normalization": "minmax"})
+    scaled = scale(rows, fit_scaling(low_high, rows))[:, -1]
+    assert (scaled.min(), scaled.max()) == (0.0, 1.0)
+
+
+def test_an_input_that_never_varies_cannot_be_scaled() -> None:
+    strategy = parse_strategy(*find_strategy("neuro_mean_reversion"))
+    with pytest.raises(DataError, match=r"volatility.relative has the same value"):
+        fit_scaling(strategy, np.full((10, 11), 0.3))
+
+
+# ---------------------------------------------------------------- labels
+
+
+def test_labels_say_what_the_price_did() -> None:
+    close = np.array([100.0, 100.0, 103.0, 103.0, 100.0, 100.0])
+    found = label(close, Labels(horizon=2, threshold=0.01, scale="fraction"))
+    assert found.classes.tolist() == [BUY, BUY, SELL, SELL, UNKNOWN, UNKNOWN]
+    assert found.ends.tolist() == [2, 3, 4, 5, 6, 7]
+    assert label(close, Labels(horizon=2, threshold=0.05, scale="fraction")).classes[:4].tolist() == [HOLD] * 4
+    assert label(close, Labels(horizon=9)).classes.tolist() == [UNKNOWN] * 6
+
+
+def test_a_threshold_by_volatility_is_known_at_its_bar() -> None:
+    settings = Labels(horizon=4, threshold=0.5, scale="volatility", volatility_window=10)
+    bars = walk(100)
+    limits = thresholds(bars.close, settings)
+    steps = np.diff(np.log(bars.close))
+    assert np.isnan(limits[:10]).all()
+    assert limits[10] == pytest.approx(0.5 * 2.0 * steps[:10].std(ddof=1))
+    np.testing.assert_array_equal(limits[:60], thresholds(bars.close[:60], settings))
+    assert (label(bars.close, settings).classes[:10] == UNKNOWN).all()
+
+
+@given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 1000))
+def test_a_label_looks_no_further_than_it_says(count: int, horizon: int, seed: int) -> None:
+    settings = Labels(horizon=horizon, volatility_window=3)
+    close = walk(count, seed).close
+    whole = label(close, settings)
+    for bar in np.flatnonzero(whole.classes != UNKNOWN):
+        part = label(close[: whole.ends[bar] + 1], settings)
+        assert part.classes[bar] == whole.classes[bar]
+        if whole.ends[bar] > bar:
+            assert label(close[: whole.ends[bar]], settings).classes[bar] == UNKNOWN
+
+
+# ---------------------------------------------------------------- splits
+
+
+@given(st.integers(0, 300), st.integers(1, 30), st.integers(0, 20), st.integers(0, 10_000))
+def test_no_label_reaches_into_the_next_part_or_its_embargo(count: int, horizon: int, embargo: int, seed: int) -> None:
+    """Against a split written sample by sample; nothing is left out without need."""
+    chance = np.random.default_rng(seed)
+    bars = np.flatnonzero(chance.random(count * 2) < 0.7)
+    ends = bars + chance.integers(0, horizon + 1, len(bars))
+    split = chronological(bars, ends, (0.6, 0.2, 0.2), embargo)
+    n = len(bars)
+    borders = [0, round(n * 0.6), round(n * 0.8), n]
+    for number, part in enumerate(split):
+        begin, end = borders[number], borders[number + 1]
+        expected = [i for i in range(begin, end) if end >= n or ends[i] < bars[end] - embargo]
+        assert part.rows.tolist() == expected
+        assert part.purged == end - begin - len(expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: chronological(np.array([1, 1]), np.array([2, 2]), (0.6, 0.2, 0.2)),
+        lambda: chronological(np.array([1, 2]), np.array([1, 1]), (0.6, 0.2, 0.2)),
+        lambda: chronological(np.array([1, 2]), np.array([2]), (0.6, 0.2, 0.2)),
+        lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.3)),
+        lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.2), -1),
+    ],
+)
+def test_splits_that_make_no_sense(call: object) -> None:
+    with pytest.raises(ValueError, match=r"must|needed"):
+        call()  # type: ignore[operator]
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_scores_by_hand() -> None:
+    true = np.array([0, 0, 1, 2, 2, 2])
+    probabilities = np.eye(3)[[0, 1, 1, 2, 2, 0]] * 0.8 + 0.1 * (1 - np.eye(3)[[0, 1, 1, 2, 2, 0]])
+    found = classification(true, probabilities)
+    assert found.confusion == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.balanced_accuracy == pytest.approx((1 / 2 + 1 + 2 / 3) / 3)
+    assert found.macro_f1 == pytest.approx((2 / 4 + 2 / 3 + 4 / 5) / 3)
+    assert found.log_loss == pytest.approx(-(4 * math.log(0.8) + 2 * math.log(0.1)) / 6)
+    # Gorodkin's formula from the confusion matrix: c s - sum p t over the root of (s^2 - sum p^2)(s^2 - sum t^2)
+    assert found.mcc == pytest.approx((4 * 6 - (2 * 2 + 2 * 1 + 2 * 3)) / math.sqrt((36 - 12) * (36 - 14)))
+
+
+def test_the_baseline_always_says_the_most_frequent_class_of_the_training_part() -> None:
+    found = baseline(np.array([0, 1, 1, 2]), np.array([1, 1, 1, 0]), 3)
+    assert found.accuracy == 0.5
+    assert found.balanced_accuracy == pytest.approx(1 / 3)
+    assert found.mcc is None
+
+
+def test_bars_are_cut_and_not_changed() -> None:
+    part = cut(walk(10), 2, 5)
+    assert isinstance(part, Bars)
+    assert part.close.tolist() == walk(10).close[2:5].tolist()
