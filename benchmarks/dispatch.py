@@ -4,8 +4,8 @@
     python benchmarks/dispatch.py --json
 
 Each job is submitted by itself through the public API and its result awaited; `--window` callers do so at the same time. The figures
-depend on the disk (every job is synced to it twice: when it is accepted and when it ends) and on what else the machine does, so a yardstick is
-measured in the same run: plain pyzmq, one ROUTER that echoes, the same window.
+depend on the disk (every job is synced to it twice: when it is accepted and when it ends) and on what else the machine does, so a yardstick
+is measured in the same run: plain pyzmq, one ROUTER that echoes, the same window.
 
     jobs_per_s                    submitted, run, and result received
     rtt_p50_ms, rtt_p99_ms        one job after the other on the idle cluster: submit to result
@@ -31,6 +31,7 @@ from typing import Any
 
 import msgspec
 import zmq
+
 from ktrdr_zmq import AsyncClient, LocalCluster, __version__
 
 ECHO = """

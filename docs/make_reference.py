@@ -10,18 +10,18 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from pydantic import BaseModel  # noqa: E402
-from pydantic.fields import FieldInfo  # noqa: E402
-from pydantic_core import PydanticUndefined  # noqa: E402
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
-from ktrdr_zmq import results  # noqa: E402
-from ktrdr_zmq.strategy import schema  # noqa: E402
-from ktrdr_zmq.strategy.catalogue import CATALOGUE  # noqa: E402
+from ktrdr_zmq import results
+from ktrdr_zmq.strategy import schema
+from ktrdr_zmq.strategy.catalogue import CATALOGUE
 
 PAGES = ("strategies.md", "metrics.md")
 SECTIONS: Mapping[str, type[BaseModel]] = {

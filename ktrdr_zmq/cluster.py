@@ -255,5 +255,9 @@ class LocalCluster:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without settings that would turn a local cluster into something else."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("KTRDR_") or name in ("KTRDR_STRATEGIES", "KTRDR_LOG_LEVEL")}
+    """The environment without settings that would turn a local cluster into something else."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("KTRDR_") or name in ("KTRDR_STRATEGIES", "KTRDR_LOG_LEVEL")
+    }

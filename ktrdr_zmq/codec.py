@@ -19,8 +19,8 @@ Decoders = Mapping[int, "msgspec.msgpack.Decoder[Any]"]
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _PREFIX: Final = {cls: m.MAGIC + bytes((m.MAJOR, verb)) for cls, verb in m.VERBS.items()}
-_BATCHES: Final = (m.Submit, m.Dispatch, m.Result)
-_SINGLES: Final = (m.ResultReply, m.LogsReply, m.LogTail, m.JobEvent, m.Chunk, m.PutChunk)
+_BATCHES: Final = frozenset({m.Submit, m.Dispatch, m.Result})
+_SINGLES: Final = frozenset({m.ResultReply, m.LogsReply, m.LogTail, m.JobEvent, m.Chunk, m.PutChunk})
 
 
 def decoders(table: Mapping[int, type[m.Message]]) -> Decoders:
@@ -79,24 +79,26 @@ def decode(frames: Frames, table: Decoders) -> tuple[Any, list[bytes]]:
     if len(frames) > 2:
         raise ProtocolError(f"A message has at most two frames, this one has {len(frames)}.", verb=verb)
     try:
-        message = decoder.decode(memoryview(header)[4:])
-    except msgspec.MsgspecError as error:
+        message = decoder.decode(header[4:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"The header of verb 0x{verb:02x} is wrong: {error}", verb=verb) from None
     return message, _split(message, frames[1] if len(frames) == 2 else b"", verb)
 
 
 def _split(message: Any, body: bytes, verb: int) -> list[bytes]:
     """Cut the joined body into one for each item, and check that the header told the truth."""
-    if isinstance(message, _BATCHES):
-        sizes = [item.size for item in message.items]
-    elif isinstance(message, _SINGLES):
-        sizes = [message.size]
-    elif body:
-        raise ProtocolError("This verb has no body.", verb=verb)
-    else:
+    kind = type(message)
+    if kind in _SINGLES:
+        if message.size != len(body):
+            raise _untrue(message.size, body, verb)
+        return [body]
+    if kind not in _BATCHES:
+        if body:
+            raise ProtocolError("This verb has no body.", verb=verb)
         return []
+    sizes = [item.size for item in message.items]
     if min(sizes, default=0) < 0 or sum(sizes) != len(body):
-        raise ProtocolError(f"The header announces {sum(sizes)} octets of body, {len(body)} came.", verb=verb)
+        raise _untrue(sum(sizes), body, verb)
     if len(sizes) == 1:
         return [body]
     parts = []
@@ -105,3 +107,7 @@ def _split(message: Any, body: bytes, verb: int) -> list[bytes]:
         parts.append(body[start : start + size])
         start += size
     return parts
+
+
+def _untrue(announced: int, body: bytes, verb: int) -> ProtocolError:
+    return ProtocolError(f"The header announces {announced} octets of body, {len(body)} came.", verb=verb)

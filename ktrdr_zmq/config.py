@@ -17,9 +17,7 @@ from typing import Any, Final, NamedTuple
 from ktrdr_zmq.errors import ConfigError
 
 DEFAULT_PORT: Final = 5555
-BROKER_REQUIRED: Final = (
-    "KTRDR_BROKER is required. Example: KTRDR_BROKER=tcp://192.168.1.100:5555, or start a local cluster with: ktrdr up"
-)
+BROKER_REQUIRED: Final = "KTRDR_BROKER is required. Example: KTRDR_BROKER=tcp://192.168.1.100:5555, or start a local cluster with: ktrdr up"
 
 
 class Endpoint(NamedTuple):
@@ -208,12 +206,20 @@ SETTINGS: Final = (
     Setting("broker", "data_dir", "KTRDR_BROKER_DATA_DIR", str, "", "Folder of the database and artifacts."),
     Setting("broker", "fsync", "KTRDR_FSYNC", _flag, True, "Whether a commit waits for the disk; false survives kills, not power cuts."),
     Setting("broker", "ping_interval", "KTRDR_PING_INTERVAL", _number(0.05, 60), 2.0, "Seconds between a worker's heartbeats."),
-    Setting("broker", "dead_after", "KTRDR_DEAD_AFTER", _number(0.1, 3600), 10.0, "Silence in seconds after which a worker counts as dead."),
-    Setting("broker", "reclaim_max", "KTRDR_RECLAIM_MAX", _number(0.1, 86_400), 900.0, "Longest wait for a silent worker's return, in seconds."),
-    Setting("broker", "retention_days", "KTRDR_RETENTION_DAYS", _number(0.01, 36_500), 30.0, "Days for which ended jobs are kept; models stay."),
+    Setting(
+        "broker", "dead_after", "KTRDR_DEAD_AFTER", _number(0.1, 3600), 10.0, "Silence in seconds after which a worker counts as dead."
+    ),
+    Setting(
+        "broker", "reclaim_max", "KTRDR_RECLAIM_MAX", _number(0.1, 86_400), 900.0, "Longest wait for a silent worker's return, in seconds."
+    ),
+    Setting(
+        "broker", "retention_days", "KTRDR_RETENTION_DAYS", _number(0.01, 36_500), 30.0, "Days for which ended jobs are kept; models stay."
+    ),
     Setting("broker", "max_queued_jobs", "KTRDR_MAX_QUEUED_JOBS", _whole(1, 10_000_000), 200_000, "Jobs that may wait; more are refused."),
     Setting("worker", "id", "KTRDR_WORKER_ID", str, "", "The worker's name; <hostname>-worker if not set."),
-    Setting("worker", "kinds", "KTRDR_WORKER_KINDS", _names, (), "Kinds of jobs to take, comma-separated; all that are installed if not set."),
+    Setting(
+        "worker", "kinds", "KTRDR_WORKER_KINDS", _names, (), "Kinds of jobs to take, comma-separated; all that are installed if not set."
+    ),
     Setting("worker", "slots", "KTRDR_WORKER_SLOTS", parse_slots, {}, "Jobs at once for each tag, for example cpu=4,gpu=1."),
     Setting("worker", "gpus", "KTRDR_WORKER_GPUS", _indices, (), "Indices of the GPUs to use, comma-separated; all if not set."),
     Setting("worker", "threads", "KTRDR_WORKER_THREADS", _whole(0, 1024), 0, "Threads for each job; 0 leaves it to the job."),
@@ -314,6 +320,11 @@ def _because(error: ValueError) -> str:
     return text if text.startswith(("is ", "has ")) else "is not a number"
 
 
+def _line(entries: Any, key: object) -> int:
+    """The line of a key, as ruamel noted it."""
+    return int(entries.lc.key(key)[0]) + 1
+
+
 def _read_file(env: Mapping[str, str]) -> tuple[Path | None, dict[str, str], list[str]]:
     """The configuration file as texts by path."""
     named = env.get(CONFIG_VARIABLE, "")
@@ -339,14 +350,14 @@ def _read_file(env: Mapping[str, str]) -> tuple[Path | None, dict[str, str], lis
     problems: list[str] = []
     for section, entries in document.items():
         if not isinstance(entries, dict):
-            problems.append(f"{file}:{document.lc.key(section)[0] + 1}: {section} must hold settings")
+            problems.append(f"{file}:{_line(document, section)}: {section} must hold settings")
             continue
         for key, value in entries.items():
             path = f"{section}.{key}"
             if path in known:
                 texts[path] = _as_text(value)
             else:
-                problems.append(f"{file}:{entries.lc.key(key)[0] + 1}: {path} is no setting{_did_you_mean(path, known)}")
+                problems.append(f"{file}:{_line(entries, key)}: {path} is no setting{_did_you_mean(path, known)}")
     return file, texts, problems
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final, Literal, TypeVar, cast
+from typing import Any, ClassVar, Final, Literal, Self, cast
 
 import msgspec
 
@@ -17,10 +17,7 @@ from ktrdr_zmq.errors import NewerSchema, PayloadError
 
 SCHEMA: Final = 1
 
-TrainingMetric = Literal[
-    "accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss"
-]
-_D = TypeVar("_D", bound="Document")
+TrainingMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss"]
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -48,9 +45,7 @@ CLASSIFICATION_METRICS: Final[Mapping[str, Metric]] = {
     "samples": Metric("count", "Samples of the part that were scored."),
     "accuracy": Metric("fraction", "Samples whose most probable class is the true one.", better=1),
     "balanced_accuracy": Metric("fraction", "Mean of the recalls of the classes that occur in the part.", better=1),
-    "macro_f1": Metric(
-        "fraction", "Mean of the F1 scores of the classes that occur in the part or were predicted.", better=1
-    ),
+    "macro_f1": Metric("fraction", "Mean of the F1 scores of the classes that occur in the part or were predicted.", better=1),
     "mcc": Metric(
         "ratio",
         "Matthews correlation coefficient for several classes (Gorodkin 2004), -1 to 1.",
@@ -73,9 +68,7 @@ BACKTEST_METRICS: Final[Mapping[str, Metric]] = {
         "final equity is not positive",
         better=1,
     ),
-    "cagr": Metric(
-        "fraction", "Growth of equity raised to (365.25 / duration_days), less one.", "final equity is not positive", better=1
-    ),
+    "cagr": Metric("fraction", "Growth of equity raised to (365.25 / duration_days), less one.", "final equity is not positive", better=1),
     "annual_volatility": Metric(
         "fraction",
         "Standard deviation (ddof 1) of session returns times the root of the periods per year.",
@@ -94,12 +87,8 @@ BACKTEST_METRICS: Final[Mapping[str, Metric]] = {
         "fewer than two session returns, or none is negative",
         better=1,
     ),
-    "calmar_ratio": Metric(
-        "ratio", "annual_return over the size of max_drawdown.", "there was no drawdown, or no annual_return", better=1
-    ),
-    "max_drawdown": Metric(
-        "fraction", "Deepest fall of equity at a bar's close below its highest before; zero or negative.", better=1
-    ),
+    "calmar_ratio": Metric("ratio", "annual_return over the size of max_drawdown.", "there was no drawdown, or no annual_return", better=1),
+    "max_drawdown": Metric("fraction", "Deepest fall of equity at a bar's close below its highest before; zero or negative.", better=1),
     "avg_drawdown": Metric(
         "fraction", "Mean depth of the drawdowns, each from a peak to its recovery or the end.", "there was no drawdown", better=1
     ),
@@ -114,9 +103,7 @@ BACKTEST_METRICS: Final[Mapping[str, Metric]] = {
     "avg_trade": Metric("fraction", "Mean PnL of the trades over their values at entry.", "no trades", better=1),
     "avg_bars_held": Metric("bars", "Mean number of bars in which a trade was open.", "no trades"),
     "max_bars_held": Metric("bars", "Greatest number of bars in which a trade was open.", "no trades"),
-    "profit_factor": Metric(
-        "ratio", "Sum of profits over the size of the sum of losses, after costs.", "no trade lost", better=1
-    ),
+    "profit_factor": Metric("ratio", "Sum of profits over the size of the sum of losses, after costs.", "no trade lost", better=1),
     "expectancy": Metric("currency", "Mean PnL of a trade.", "no trades", better=1),
     "sqn": Metric(
         "ratio",
@@ -289,7 +276,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         return plain
 
     @classmethod
-    def from_dict(cls: type[_D], plain: Mapping[str, Any]) -> _D:
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote.
 
         Raises
@@ -405,7 +392,7 @@ def read(plain: Mapping[str, Any]) -> Document:
     NewerSchema, PayloadError
         As ``Document.from_dict``; also for a kind that has no schema here.
     """
-    kind = plain.get("kind")
+    kind = str(plain.get("kind"))
     if kind not in DOCUMENTS:
         raise PayloadError(f"A result of kind {kind!r} has no schema here; known: {', '.join(DOCUMENTS)}.")
     return DOCUMENTS[kind].from_dict(plain)

@@ -129,7 +129,8 @@ class Machine(Protocol):
 @dataclass(frozen=True)
 class Faults:
     """What may go wrong. ``drop`` and ``duplicate`` are probabilities for each message; the others are rates per simulated second, over
-    the whole World. Durations are seconds, drawn evenly from the range."""
+    the whole World. Durations are seconds, drawn evenly from the range.
+    """
 
     drop: float = 0.0
     duplicate: float = 0.0

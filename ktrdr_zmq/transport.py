@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import zmq
+from zmq.backend import Socket as RawSocket
 
 from ktrdr_zmq.messages import MAX_MESSAGE
 
@@ -20,6 +22,10 @@ Socket = zmq.Socket[bytes]
 
 LARGE: Final = 64 * 1024
 """Frames from this size on are sent without a copy: below it the bookkeeping costs more than the copy."""
+
+# Plain numbers: joining pyzmq's enumerations for each frame costs more than the call into libzmq.
+_LAST: Final = int(zmq.DONTWAIT)
+_MORE: Final = int(zmq.DONTWAIT) | int(zmq.SNDMORE)
 
 
 def configure(socket: Socket, *, hwm: int = 2000, linger: int = 0) -> None:
@@ -119,7 +125,10 @@ class Channel:
         self._on_batch = on_batch
         self._on_writable = on_writable
         self._budget = budget
-        self._receive = self._receive_with_origin if with_origin else self._receive_frames
+        # pyzmq's send_multipart and recv_multipart take three times as long as the calls that they are made of.
+        self._send_frame = partial(RawSocket.send, socket)
+        self._receive_frame: Callable[[], Any] = partial(RawSocket.recv, socket, _LAST, False)
+        self._with_origin = with_origin
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
         self._armed = False
@@ -152,8 +161,11 @@ class Channel:
         bool
             False if the peer is unknown (EHOSTUNREACH) or its queue is full; nothing was sent then.
         """
+        last = frames[-1]
         try:
-            self.socket.send_multipart(frames, zmq.DONTWAIT, copy=len(frames[-1]) < LARGE)
+            for frame in frames[:-1]:
+                self._send_frame(frame, _MORE)
+            self._send_frame(last, _LAST, len(last) < LARGE)
         except zmq.ZMQError as error:
             self.rearm()
             if error.errno in (zmq.EAGAIN, errno.EHOSTUNREACH):
@@ -169,12 +181,14 @@ class Channel:
             self._armed = True
             self._loop.call_soon(self._ready)
 
-    def _receive_frames(self) -> list[Any]:
-        return self.socket.recv_multipart(zmq.DONTWAIT)
-
-    def _receive_with_origin(self) -> list[Any]:
-        first = self.socket.recv(zmq.DONTWAIT, copy=False)
-        return [first, *self.socket.recv_multipart(zmq.DONTWAIT)] if first.more else [first]
+    def _receive(self) -> list[Any]:
+        """One message; `zmq.Again` if there is none."""
+        frame = self._receive_frame()
+        frames: list[Any] = [frame if self._with_origin else frame.bytes]
+        while frame.more:
+            frame = self._receive_frame()
+            frames.append(frame.bytes)
+        return frames
 
     def _ready(self) -> None:
         self._armed = False

@@ -37,8 +37,8 @@ class AttemptInfo(msgspec.Struct, frozen=True):
 class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A job as the broker showed it at one moment.
 
-    ``fraction`` is 0 to 1; ``crashes`` counts unexplained deaths of the job's process, ``losses`` lost workers; ``run_s`` is the run time of
-    the last attempt in seconds. ``inputs`` maps names to digests (hex). Times are UTC, None while they have not come.
+    ``fraction`` is 0 to 1; ``crashes`` counts unexplained deaths of the job's process, ``losses`` lost workers; ``run_s`` is the run time
+    of the last attempt in seconds. ``inputs`` maps names to digests (hex). Times are UTC, None while they have not come.
     """
 
     id: str

@@ -78,9 +78,9 @@ def _run_at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _needs(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
-        return any(
-            isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets
-        ) and "attr='science'" in ast.dump(node.value)
+        return any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets) and "attr='science'" in ast.dump(
+            node.value
+        )
     names: list[str] = []
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]

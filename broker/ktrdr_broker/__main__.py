@@ -30,9 +30,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base-port", metavar="P", help="first of four ports (default 5555); 0 takes free ones")
     made.add_argument("--data-dir", metavar="D", help="folder of the database and artifacts")
     made.add_argument(
-        "--insecure", action="store_true", default=None, help="allow --bind beyond loopback: no encryption, and whoever reaches the ports is trusted"
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="allow --bind beyond loopback: no encryption, and whoever reaches the ports is trusted",
     )
-    made.add_argument("--no-fsync", dest="fsync", action="store_false", default=None, help="do not wait for the disk: survives kills, not power cuts")
+    made.add_argument(
+        "--no-fsync", dest="fsync", action="store_false", default=None, help="do not wait for the disk: survives kills, not power cuts"
+    )
     made.add_argument("--ready-fd", type=int, default=-1, metavar="N", help="write a JSON line to this descriptor when ready")
     made.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     made.add_argument("--log-format", choices=("text", "json", "journald"))

@@ -207,7 +207,7 @@ class BulkServer(threading.Thread):
             try:
                 self._handle(peer, message, bodies)
             except OSError as error:
-                log.error("the artifact folder cannot be used: %s", error)
+                log.error("the artifact folder cannot be used: %s", error)  # noqa: TRY400  # the reason says it all
                 self._refuse(peer, message, "STORAGE", f"The broker cannot use its disk: {error.strerror or error}", retryable=True)
 
     def _handle(self, peer: bytes, message: Any, bodies: list[bytes]) -> None:

@@ -24,6 +24,8 @@ MAX_SPEC: Final = 64 * 1024
 MAX_TEXT: Final = 200
 MAX_LABELS: Final = 64
 KIND: Final = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+REMEMBERED: Final = 256
+REMEMBERED_SIZE: Final = 1024
 _SPEC: Final = msgspec.msgpack.Decoder(JobSpec)
 
 
@@ -34,6 +36,7 @@ class Intake:
         self._ledger = ledger
         self._registry = registry
         self._queues = queues
+        self._specs: dict[bytes, JobSpec | str] = {}
         self.storage_trouble = ""
         self.closing = False
 
@@ -51,17 +54,34 @@ class Intake:
             if before.digest == digest:
                 return SubmitReply(item.job_id, "OK")
             return SubmitReply(item.job_id, "CONFLICT", "Another job has this id.")
-        try:
-            spec = _SPEC.decode(item.spec)
-        except msgspec.MsgspecError as error:
-            return SubmitReply(item.job_id, "BAD_SPEC", f"The job's specification is wrong: {error}")
-        refusal = _misfit(spec) or self._refusal(spec, body)
+        spec = self._spec(item.spec)
+        if isinstance(spec, str):
+            return SubmitReply(item.job_id, "BAD_SPEC", spec)
+        capable = self._registry.capable(spec, self._ledger.now)
+        refusal = self._refusal(spec, body, capable)
         if refusal is not None:
             refusal.job_id = item.job_id
             return refusal
-        return self._accept(item, spec, body, digest)
+        return SubmitReply(item.job_id, "OK", notice=self._accept(item, spec, body, digest, capable))
 
-    def _accept(self, item: SubmitItem, spec: JobSpec, body: bytes, digest: bytes) -> SubmitReply:
+    def _spec(self, octets: bytes) -> JobSpec | str:
+        """The specification, or what is wrong with it. Those of many jobs are the same octets: they are looked at once."""
+        spec = self._specs.get(octets)
+        if spec is None:
+            try:
+                spec = _SPEC.decode(octets)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                spec = f"The job's specification is wrong: {error}"
+            else:
+                spec = _misfit(spec) or spec
+            if len(self._specs) >= REMEMBERED:
+                self._specs.clear()
+            if len(octets) <= REMEMBERED_SIZE:
+                self._specs[octets] = spec
+        return spec
+
+    def _accept(self, item: SubmitItem, spec: JobSpec, body: bytes, digest: bytes, capable: bool) -> str:
+        """Take the job in; returns what its submitter should know."""
         ledger = self._ledger
         job = Job(
             job_id=item.job_id, seq=ledger.next_seq(), spec=spec, spec_raw=item.spec, body=body, digest=digest, submitted_at=ledger.wall,
@@ -69,12 +89,9 @@ class Intake:
         )  # fmt: skip
         ledger.add(job)
         self._queues.add(job)
-        notice = ""
-        if not self._registry.capable(spec, ledger.now):
-            notice = f"Queued until a worker comes. {self._registry.nobody_text(spec, ledger.now)}"
-        elif self._queues.paused:
-            notice = "Queued: dispatch is paused."
-        return SubmitReply(item.job_id, "OK", notice=notice)
+        if not capable:
+            return f"Queued until a worker comes. {self._registry.nobody_text(spec, ledger.now)}"
+        return "Queued: dispatch is paused." if self._queues.paused else ""
 
     def repeat(self, old: Job, new_id: bytes) -> Job:
         """A new job like an ended one (`retry`); it waits for a worker if none is there."""
@@ -89,28 +106,28 @@ class Intake:
         self._queues.add(job)
         return job
 
-    def _refusal(self, spec: JobSpec, body: bytes) -> SubmitReply | None:
+    def _refusal(self, spec: JobSpec, body: bytes, capable: bool) -> SubmitReply | None:
         """Reasons that lie in the cluster as it is now."""
         ledger, config = self._ledger, self._ledger.config
         if self.closing:
             return SubmitReply(b"", "SHUTTING_DOWN", "The broker is shutting down.", True, 5.0)
         if self.storage_trouble:
             return SubmitReply(b"", "STORAGE", f"The broker cannot write to its disk: {self.storage_trouble}", True, 5.0)
-        if not spec.queue and not self._registry.capable(spec, ledger.now):
+        if not spec.queue and not capable:
             return SubmitReply(b"", "NO_CAPABLE_WORKER", self._registry.nobody_text(spec, ledger.now))
         if len(body) > config.max_body:
             text = f"The job's body has {len(body):,} octets; the limit is {config.max_body:,}. Put large data into an artifact."
             return SubmitReply(b"", "TOO_LARGE", text)
         if len(self._queues) >= config.max_queued_jobs or self._queues.octets + len(body) > config.max_queued_octets:
             return SubmitReply(b"", "QUEUE_FULL", f"The queue is full ({len(self._queues):,} jobs wait).", True, 2.0)
-        missing = ledger.missing([digest for _, digest in spec.inputs])
+        missing = ledger.missing([digest for _, digest in spec.inputs]) if spec.inputs else None
         if missing:
             return SubmitReply(b"", "MISSING_ARTIFACT", "An input is not stored; upload it first.", True, missing=missing)
         return None
 
 
-def _misfit(spec: JobSpec) -> SubmitReply | None:
-    """Reasons that lie in the specification itself."""
+def _misfit(spec: JobSpec) -> str:
+    """Reasons that lie in the specification itself; empty if there are none."""
     problem = ""
     if not KIND.fullmatch(spec.kind):
         problem = f"{spec.kind!r} is no name for a kind of job."
@@ -124,7 +141,7 @@ def _misfit(spec: JobSpec) -> SubmitReply | None:
         problem = "An input is not named by a SHA-256 digest."
     elif len(spec.labels) > MAX_LABELS or any(len(text) > MAX_TEXT for text in _texts(spec)):
         problem = "The name, the submitter or the labels are too long."
-    return SubmitReply(b"", "BAD_SPEC", problem) if problem else None
+    return problem
 
 
 def _durations(spec: JobSpec) -> tuple[float, ...]:

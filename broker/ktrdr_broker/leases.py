@@ -20,6 +20,18 @@ FORGET = "FORGET"
 MISSING_ARTIFACT = "MISSING_ARTIFACT"
 
 
+class _Batch:
+    """One DISPATCH in the making."""
+
+    __slots__ = ("bodies", "items", "size", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.items: list[m.DispatchItem] = []
+        self.bodies: list[bytes] = []
+        self.size = 0
+
+
 class Leases:
     """All jobs in the hands of workers."""
 
@@ -42,36 +54,39 @@ class Leases:
                 self._hold(job, self._registry.expect(job, ledger.now))
 
     def dispatch(self, placements: list[Placement]) -> None:
-        """Give jobs to workers, one DISPATCH for each worker."""
+        """Give jobs to workers, one DISPATCH for each worker and as many as fit a message."""
         ledger = self._ledger
-        batches: dict[str, tuple[Worker, list[m.DispatchItem], list[bytes], int]] = {}
+        limit = ledger.config.max_message // 2
+        batches: dict[str, _Batch] = {}
         for job, worker, tag in placements:
-            job.token = ledger.next_token()
-            job.attempt = len(job.attempts) + 1
-            job.worker_id, job.instance, job.tag = worker.worker_id, worker.instance, tag
-            job.attempts.append(Attempt(job.attempt, job.token, worker.worker_id, worker.instance, tag, ledger.wall))
-            fallback = tag == TAG_CPU and job.spec.device is Device.AUTO and self._registry.gpu_hope(job.spec, ledger.now)
-            job.notice = "Runs on a CPU: no GPU slot was free." if fallback else ""
-            ledger.move(job, JobState.LEASED, Reason.DISPATCHED, publish=False)
-            self._hold(job, worker)
-            item = m.DispatchItem(job.job_id, job.token, job.attempt, tag, job.spec_raw, len(job.body), job.checkpoint)
-            batch = batches.get(worker.worker_id)
+            self._lease(job, worker, tag)
             size = len(job.body) + len(job.spec_raw)
-            if batch is not None and batch[3] + size > ledger.config.max_message // 2:
-                self._send(*batch[:3])
-                batch = None
-            if batch is None:
-                batches[worker.worker_id] = (worker, [item], [job.body], size)
-            else:
-                batch[1].append(item)
-                batch[2].append(job.body)
-                batches[worker.worker_id] = (*batch[:3], batch[3] + size)
+            batch = batches.get(worker.worker_id)
+            if batch is None or batch.size + size > limit:
+                if batch is not None:
+                    self._send(batch)
+                batch = batches[worker.worker_id] = _Batch(worker)
+            batch.items.append(m.DispatchItem(job.job_id, job.token, job.attempt, tag, job.spec_raw, len(job.body), job.checkpoint))
+            batch.bodies.append(job.body)
+            batch.size += size
         ledger.counters["dispatched"] += len(placements)
-        for worker, items, bodies, _ in batches.values():
-            self._send(worker, items, bodies)
+        for batch in batches.values():
+            self._send(batch)
 
-    def _send(self, worker: Worker, items: list[m.DispatchItem], bodies: list[bytes]) -> None:
-        self._ledger.to_worker(worker.peer, m.Dispatch(worker.session, items), tuple(bodies))
+    def _send(self, batch: _Batch) -> None:
+        self._ledger.to_worker(batch.worker.peer, m.Dispatch(batch.worker.session, batch.items), tuple(batch.bodies))
+
+    def _lease(self, job: Job, worker: Worker, tag: str) -> None:
+        """Enter a new attempt in the book."""
+        ledger = self._ledger
+        job.token = ledger.next_token()
+        job.attempt = len(job.attempts) + 1
+        job.worker_id, job.instance, job.tag = worker.worker_id, worker.instance, tag
+        job.attempts.append(Attempt(job.attempt, job.token, worker.worker_id, worker.instance, tag, ledger.wall))
+        fallback = tag == TAG_CPU and job.spec.device is Device.AUTO and self._registry.gpu_hope(job.spec, ledger.now)
+        job.notice = "Runs on a CPU: no GPU slot was free." if fallback else ""
+        ledger.move(job, JobState.LEASED, Reason.DISPATCHED, publish=False)
+        self._hold(job, worker)
 
     def _hold(self, job: Job, worker: Worker) -> Lease:
         mean = self._registry.means.get(job.spec.kind)
@@ -155,7 +170,7 @@ class Leases:
                 return RECORDED
             ledger.counters["stale_results"] += 1
             return FORGET
-        if item.outcome in (Outcome.DONE, Outcome.FAILED) and ledger.missing([a.digest for a in item.artifacts]):
+        if item.artifacts and item.outcome in (Outcome.DONE, Outcome.FAILED) and ledger.missing([a.digest for a in item.artifacts]):
             return MISSING_ARTIFACT
         if job.state is JobState.QUEUED:
             holder = job.attempts[-1].worker_id
@@ -168,9 +183,8 @@ class Leases:
         self.release(job)
         job.run_s = item.run_s if 0.0 <= item.run_s < math.inf else 0.0
         job.started_at = job.started_at or ledger.wall - int(job.run_s * 1e6)
-        stored = [artifact for artifact in item.artifacts if artifact.digest in ledger.artifacts]
-        if stored or job.artifacts:
-            ledger.attach(job, stored)
+        if item.artifacts or job.artifacts:
+            ledger.attach(job, [artifact for artifact in item.artifacts if artifact.digest in ledger.artifacts])
         if job.state is JobState.CANCELLING:
             self._end_attempt(job, Reason.CANCELLED, item.failure)
             self._finish(job, JobState.CANCELLED, Reason.CANCELLED)

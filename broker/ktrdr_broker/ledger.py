@@ -85,7 +85,8 @@ class Ledger:
         """Take in a new job; its row is written with the next commit."""
         self.jobs[job.job_id] = job
         self.counters["submitted"] += 1
-        self._use(job, 1)
+        if job.spec.inputs:  # all that a new job can name
+            self._use(job, 1)
         self.save(job)
 
     def save(self, job: Job) -> None:
@@ -107,7 +108,7 @@ class Ledger:
         job.rev += 1
         if state in TERMINAL:
             job.finished_at = self.wall
-            self.counters[state.value] += 1
+            self.counters[state] += 1
             self._ended.append(job.job_id)
         self.save(job)
         if publish:

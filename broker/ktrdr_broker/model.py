@@ -78,7 +78,7 @@ class ArtifactRow(msgspec.Struct):
 class Saves(msgspec.Struct):
     """Everything that one turn of the core wants durable, in one commit.
 
-    ``jobs`` are inserted or updated as they stand; ``results`` are written once; ``removed`` jobs
+    ``jobs`` are inserted or updated as they stand; ``results`` are written once, with their jobs; ``removed`` jobs
     (retention) lose row, body and result and keep only (job_id, digest, state, finished_at).
     """
 

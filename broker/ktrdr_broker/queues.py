@@ -61,7 +61,8 @@ class _Offer(NamedTuple):
 class _Line:
     """Queued jobs that ask for the same thing: by priority, then round robin over submitters, then first in, first out."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: _Key) -> None:
+        self.key = key
         self.levels: dict[int, dict[str, OrderedDict[bytes, Job]]] = {}
         self.count = 0
 
@@ -133,12 +134,13 @@ class _Market:
         mean = self._registry.means.get(key.kind)
         for order, tag in enumerate(tags_for(key.device)):
             for worker in self._registry:
-                if _slot_misfit(key, worker, tag):
+                slots = worker.slots.get(tag)
+                if not slots or _slot_misfit(key, worker, tag):
                     continue
                 free, room = worker.free(tag), worker.room(tag, mean, self._config)
                 if room > 0:
-                    offer = _Offer(False, order, 0.0, worker.busy, worker.worker_id, tag, free, room - free, worker)
-                    heap.append(offer.again(free))
+                    load = 1.0 - free / slots
+                    heap.append(_Offer(free <= 0, order, load, worker.busy, worker.worker_id, tag, free, room - free, worker))
         heapq.heapify(heap)
         return heap
 
@@ -150,6 +152,7 @@ class Queues:
         self._config = config
         self._registry = registry
         self._lines: dict[_Key, _Line] = {}
+        self._standing: dict[bytes, _Line] = {}
         self._parked: list[tuple[float, int, bytes]] = []
         self._not_before: dict[bytes, float] = {}
         self._ends: list[tuple[float, int, bytes]] = []
@@ -173,14 +176,19 @@ class Queues:
             self._not_before[job.job_id] = not_before
             heapq.heappush(self._parked, (not_before, job.seq, job.job_id))
         else:
-            self._lines.setdefault(_key(job), _Line()).add(job, front)
+            self._line_up(job, front)
 
     def remove(self, job: Job) -> None:
         """Take a job out, wherever it waits."""
         del self.jobs[job.job_id]
         self.octets -= len(job.body)
-        if self._not_before.pop(job.job_id, None) is None:
-            self._unline(job)
+        line = self._standing.pop(job.job_id, None)
+        if line is None:
+            del self._not_before[job.job_id]
+            return
+        line.remove(job)
+        if not line.count:
+            del self._lines[line.key]
 
     def forget(self, job: Job) -> None:
         """The job has ended: nothing about it need be remembered."""
@@ -204,7 +212,7 @@ class Queues:
             if self._not_before.get(job_id) == due:
                 del self._not_before[job_id]
                 job = self.jobs[job_id]
-                self._lines.setdefault(_key(job), _Line()).add(job, front=True)
+                self._line_up(job, front=True)
 
     def overdue(self, now: float) -> list[Job]:
         """Jobs that have waited for longer than they were to wait, counted from when they last became ready to run."""
@@ -234,26 +242,28 @@ class Queues:
         if self.paused or not self._lines:
             return placements
         market = _Market(self._registry, self._config)
-        lines = {key: line for key, line in self._lines.items() if market.best(key) is not None}
+        lines = [line for line in self._lines.values() if market.best(line.key) is not None]
         while lines:
-            best: Placement | None = None
-            best_rank = _LAST
-            best_key = None
-            for key, line in list(lines.items()):
-                placement = self._first_fit(key, line, market, now)
-                if placement is None:
-                    del lines[key]
-                    continue
-                job = placement.job
-                rank = (-job.priority, self._served.get(job.spec.submitter, 0), job.seq)
-                if rank < best_rank:
-                    best, best_rank, best_key = placement, rank, key
-            if best is not None and best_key is not None:
-                self._take(best)
-                placements.append(best)
-                if best_key not in self._lines:
-                    del lines[best_key]
+            placement = self._next(lines, market, now)
+            if placement is not None:
+                self._take(placement)
+                placements.append(placement)
         return placements
+
+    def _next(self, lines: list[_Line], market: _Market, now: float) -> Placement | None:
+        """The job that goes next; lines of which none can go are struck off."""
+        best: Placement | None = None
+        best_rank = _LAST
+        for line in lines[:]:
+            placement = self._first_fit(line, market, now) if line.count else None
+            if placement is None:
+                lines.remove(line)
+                continue
+            job = placement.job
+            rank = (-job.priority, self._served.get(job.spec.submitter, 0), job.seq)
+            if rank < best_rank:
+                best, best_rank = placement, rank
+        return best
 
     def _take(self, placement: Placement) -> None:
         job, worker, tag = placement
@@ -264,14 +274,14 @@ class Queues:
         self._served[job.spec.submitter] = self._turn
         worker.sent[tag] = worker.sent.get(tag, 0) + 1
 
-    def _first_fit(self, key: _Key, line: _Line, market: _Market, now: float) -> Placement | None:
-        offer = market.best(key)
+    def _first_fit(self, line: _Line, market: _Market, now: float) -> Placement | None:
+        offer = market.best(line.key)
         if offer is None:
             return None
         head = line.first(self._served)
         if not self._job_misfit(head, offer.worker, offer.tag, now):
             return Placement(head, offer.worker, offer.tag)
-        offers = market.all(key)
+        offers = market.all(line.key)
         for job in islice(line.in_order(self._served), SCAN):
             for other in offers:
                 if not self._job_misfit(job, other.worker, other.tag, now):
@@ -290,7 +300,7 @@ class Queues:
         until = self._excluded.get(job.job_id, {}).get(worker.worker_id, 0.0) if self._excluded else 0.0
         if until > now:
             return f"it turned this job down; asked again in {until - now:.0f} s"
-        if tag == TAG_CPU and job.spec.device is Device.AUTO and job.spec.gpu_wait > 0:
+        if job.spec.gpu_wait > 0 and tag == TAG_CPU and job.spec.device is Device.AUTO:
             left = job.ready + job.spec.gpu_wait - now
             if left > 0 and self._registry.gpu_hope(job.spec, now):
                 return f"the job waits {left:.0f} s more for a GPU before it takes a CPU"
@@ -307,17 +317,18 @@ class Queues:
             depths[job.spec.kind] = depths.get(job.spec.kind, 0) + 1
         return depths
 
-    def _unline(self, job: Job) -> None:
+    def _line_up(self, job: Job, front: bool) -> None:
         key = _key(job)
-        line = self._lines[key]
-        line.remove(job)
-        if not line.count:
-            del self._lines[key]
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(key)
+        line.add(job, front)
+        self._standing[job.job_id] = line
 
 
 def _key(job: Job) -> _Key:
     spec = job.spec
-    return _Key(spec.kind, spec.schema, spec.device, spec.device is Device.AUTO and spec.gpu_wait > 0)
+    return _Key(spec.kind, spec.schema, spec.device, spec.gpu_wait > 0 and spec.device is Device.AUTO)
 
 
 def _slot_misfit(key: _Key, worker: Worker, tag: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Final
 
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.model import Job
@@ -191,7 +192,7 @@ class Registry:
 
     def gpu_hope(self, spec: JobSpec, now: float) -> bool:
         """Whether waiting for a GPU makes sense: one that offers the kind is here, silent for a moment, or expected."""
-        return any(self._usable(w, now) and w.has_gpu and w.offers(spec.kind, spec.schema) for w in self)
+        return any(w.has_gpu and w.offers(spec.kind, spec.schema) and self._usable(w, now) for w in self)
 
     def nobody_text(self, spec: JobSpec, now: float) -> str:
         """What a person is told when `capable` says no."""
@@ -213,15 +214,14 @@ class Registry:
                 del self.workers[worker.worker_id]
 
 
+_TAGS: Final = {Device.GPU: (TAG_GPU,), Device.CPU: (TAG_CPU,), Device.AUTO: (TAG_GPU, TAG_CPU)}
+
+
 def tags_for(device: Device) -> tuple[str, ...]:
     """The slots a job may use, the preferred ones first."""
-    if device is Device.GPU:
-        return (TAG_GPU,)
-    if device is Device.CPU:
-        return (TAG_CPU,)
-    return (TAG_GPU, TAG_CPU)
+    return _TAGS[device]
 
 
 def serves(worker: Worker, spec: JobSpec) -> bool:
     """Whether a worker has the handler and a slot that such a job may use."""
-    return worker.offers(spec.kind, spec.schema) and any(worker.slots.get(tag, 0) for tag in tags_for(spec.device))
+    return worker.offers(spec.kind, spec.schema) and any(map(worker.slots.get, tags_for(spec.device)))

@@ -7,7 +7,7 @@ CREATE TABLE meta (
 ) WITHOUT ROWID;
 
 -- One row for each job. The first block never changes; the second is written with every transition.
--- attempts, artifacts, failure and checkpoint are MessagePack (ktrdr_zmq/jobs.py), NULL where there is none.
+-- attempts, artifacts, failure and checkpoint are MessagePack (ktrdr_zmq/jobs.py), empty where there is none.
 CREATE TABLE job (
     seq            INTEGER PRIMARY KEY,
     job_id         BLOB    NOT NULL,
@@ -47,7 +47,7 @@ CREATE INDEX job_by_kind ON job (kind, seq);
 CREATE INDEX job_by_end ON job (finished_at, seq);                                   -- 0 = not over: what a start loads
 CREATE INDEX job_by_time ON job (submitted_at);
 CREATE INDEX job_by_name ON job (name, seq) WHERE name <> '';
-CREATE INDEX job_by_failure ON job (state, seq) WHERE state IN ('failed', 'cancelled', 'timed_out');
+CREATE INDEX job_by_failure ON job (state, seq) WHERE finished_at > 0 AND state <> 'done';   -- "state IN (...)" would double a row's cost
 
 -- Apart from the row, so that a transition never rewrites it. Its digest is the job's: SHA-256 over spec and body.
 CREATE TABLE body (

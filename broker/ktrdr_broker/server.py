@@ -80,7 +80,9 @@ class FolderLock:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = path.open("a+", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"The data folder {folder} cannot be used: {error.strerror}.", hint="Name another one with --data-dir.") from error
+            raise ConfigError(
+                f"The data folder {folder} cannot be used: {error.strerror}.", hint="Name another one with --data-dir."
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -124,7 +126,9 @@ def _bind_all(context: zmq.Context[Any], address: str, base_port: int) -> _Socke
                 f"Port {port} on {address} is in use (a broker needs {base_port} to {base_port + 3}).",
                 hint="Stop what uses it, or choose another --base-port.",
             ) from error
-        raise ConfigError(f"Cannot bind {address}, port {port}: {error.strerror}.", hint="--bind takes an address of this machine.") from error
+        raise ConfigError(
+            f"Cannot bind {address}, port {port}: {error.strerror}.", hint="--bind takes an address of this machine."
+        ) from error
     return _Sockets(base_port, *bound)
 
 

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +20,14 @@ import msgspec
 
 from ktrdr_broker.model import ArtifactRow, Found, Job, Known, Loaded, Lookup, PageQuery, Saves
 from ktrdr_broker.store import PRUNE_BATCH, TOMBSTONE_US, StorageError, artifact_digests, hex_range, last_kind
-from ktrdr_zmq.jobs import JOB_ID_SIZE, Artifact, Attempt, Failure, JobSpec, JobState
+from ktrdr_zmq.jobs import JOB_ID_SIZE, TERMINAL, Artifact, Attempt, Failure, JobSpec, JobState
 
 SCHEMA_VERSION: Final = 1
 FILE_NAME: Final = "broker.sqlite3"
 CLEAN: Final = "clean"
+FAILURES: Final = TERMINAL - {JobState.DONE}
+CHUNK: Final = 500
+"""Most ids in one statement."""
 
 _FIXED: Final = ("seq", "job_id", "kind", "name", "submitter", "digest", "spec", "submitted_at")
 _MUTABLE: Final = (
@@ -106,7 +110,9 @@ class SqliteStore:
         db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
         db.execute("DELETE FROM tombstone WHERE removed_at < ?", (wall - TOMBSTONE_US,))
         db.execute("COMMIT")
-        next_seq = db.execute("SELECT MAX(COALESCE((SELECT MAX(seq) FROM job), 0), ?) + 1", (int.from_bytes(meta.get("seq", b"\0"), "big"),))
+        next_seq = db.execute(
+            "SELECT MAX(COALESCE((SELECT MAX(seq) FROM job), 0), ?) + 1", (int.from_bytes(meta.get("seq", b"\0"), "big"),)
+        )
         return Loaded(
             epoch=epoch,
             store_id=store_id,
@@ -158,7 +164,7 @@ class SqliteStore:
             db.executemany(_UPDATE, [(*_mutable(job), job.seq) for job in old])
             self._rewrite_uses([job for job in old if job.artifacts or job.checkpoint is not None])
         if saves.results:
-            self._write_results(saves.results)
+            self._write_results(saves)
         if saves.artifacts_gone:
             db.executemany("DELETE FROM artifact WHERE digest = ?", [(digest,) for digest in saves.artifacts_gone])
         if saves.artifacts:
@@ -172,7 +178,7 @@ class SqliteStore:
     def _insert(self, jobs: list[Job]) -> None:
         db = self._db
         db.executemany(_INSERT, [(*_fixed(job), *_mutable(job)) for job in jobs])
-        db.executemany("INSERT OR REPLACE INTO body VALUES (?, ?)", [(job.seq, job.body) for job in jobs])
+        db.executemany("INSERT OR REPLACE INTO body VALUES (?, ?)", [(job.seq, _blob(job.body)) for job in jobs])
         labels = [(f"{key}={value}", job.seq) for job in jobs for key, value in job.spec.labels]
         if labels:
             db.executemany("INSERT OR IGNORE INTO label VALUES (?, ?)", labels)
@@ -188,9 +194,9 @@ class SqliteStore:
                 uses[job.seq, digest] = uses.get((job.seq, digest), 0) + 1
         self._db.executemany("INSERT INTO artifact_use VALUES (?, ?, ?)", [(*key, times) for key, times in uses.items()])
 
-    def _write_results(self, results: dict[bytes, bytes]) -> None:
-        rows = [(_digest(data), data, job_id) for job_id, data in results.items()]
-        self._db.executemany("INSERT OR REPLACE INTO result SELECT seq, ?, ? FROM job WHERE job_id = ?", rows)
+    def _write_results(self, saves: Saves) -> None:
+        rows = [(saves.jobs[job_id].seq, _blob(_digest(data)), _blob(data)) for job_id, data in saves.results.items()]
+        self._db.executemany("INSERT OR REPLACE INTO result VALUES (?, ?, ?)", rows)
 
     def _remove(self, job_id: bytes) -> None:
         db = self._db
@@ -217,6 +223,8 @@ class SqliteStore:
             raise StorageError(f"The database {self.path} cannot be read: {error}.", hint=_WAY_OUT) from error
 
     def _find(self, lookup: Lookup) -> Found:
+        if lookup.ids and not lookup.refs and not self._on_record(lookup.ids):
+            return Found()
         refs = {ref: self._resolve(ref) for ref in lookup.refs}
         ids = list(dict.fromkeys([*lookup.ids, *(job_id for found in refs.values() for job_id in found)]))
         jobs = {job.job_id: job for job in self._by_ids(ids)} if ids else {}
@@ -231,11 +239,19 @@ class SqliteStore:
             prunable=self._prunable(lookup.prune_before) if lookup.prune_before else [],
         )
 
+    def _on_record(self, ids: Sequence[bytes]) -> bool:
+        """Whether any of these ids is taken. Those of new jobs, as most are, cost no more than this one question."""
+        for start in range(0, len(ids), CHUNK):
+            some = list(map(_blob, ids[start : start + CHUNK]))
+            if self._db.execute(_any_taken(len(some)), some).fetchone()[0]:
+                return True
+        return False
+
     def _by_ids(self, ids: list[bytes]) -> list[Job]:
         found: list[Job] = []
-        for start in range(0, len(ids), 500):
-            some = ids[start : start + 500]
-            found += self._rows(f"WHERE job_id IN ({_marks(some)})", some)
+        for start in range(0, len(ids), CHUNK):
+            some = list(map(_blob, ids[start : start + CHUNK]))
+            found += self._rows(f"WHERE job_id IN ({_marks(some)})", some)  # noqa: S608
         return found
 
     def _rows(self, where: str, values: Sequence[Any], *, body: bool = True) -> list[Job]:
@@ -243,7 +259,10 @@ class SqliteStore:
         return [_job(row) for row in self._db.execute(f"SELECT {_COLUMNS}, {data} FROM job {where}", values)]  # noqa: S608 (see callers)
 
     def _known(self, ids: list[bytes]) -> dict[bytes, Known]:
-        rows = self._db.execute(f"SELECT job_id, digest, state, finished_at FROM tombstone WHERE job_id IN ({_marks(ids)})", ids)  # noqa: S608
+        rows: list[Any] = []
+        for start in range(0, len(ids), CHUNK):
+            some = list(map(_blob, ids[start : start + CHUNK]))
+            rows += self._db.execute(f"SELECT job_id, digest, state, finished_at FROM tombstone WHERE job_id IN ({_marks(some)})", some)  # noqa: S608
         return {job_id: Known(digest, JobState(state), finished_at) for job_id, digest, state, finished_at in rows}
 
     def _results(self, ids: list[bytes]) -> dict[bytes, bytes]:
@@ -255,7 +274,8 @@ class SqliteStore:
         for job_id, digest, data in rows:
             if _digest(data) != digest:
                 raise StorageError(
-                    f"The result of job {job_id.hex()} is damaged on disk: its digest does not match.", hint="Run it again with: ktrdr jobs retry"
+                    f"The result of job {job_id.hex()} is damaged on disk: its digest does not match.",
+                    hint="Run it again with: ktrdr jobs retry",
                 )
             results[job_id] = data
         return results
@@ -281,12 +301,15 @@ class SqliteStore:
             if wanted:
                 tests.append(f"{column} IN ({_marks(wanted)})")
                 values += wanted
+        # A partial index is used only where its own condition is part of the question.
+        if query.states and FAILURES.issuperset(query.states):
+            tests.append("finished_at > 0 AND state <> 'done'")
         if query.name:
-            tests.append("name = ?")
+            tests.append("name = ? AND name <> ''")
             values.append(query.name)
-        if query.since:
-            tests.append("submitted_at >= ?")
-            values.append(query.since)
+        if query.since:  # the order is that of acceptance; all that is older need not be looked at
+            tests.append("submitted_at >= ? AND seq >= (SELECT MIN(+seq) FROM job WHERE submitted_at >= ?)")
+            values += [query.since, query.since]
         for key, value in query.labels:
             tests.append("EXISTS (SELECT 1 FROM label WHERE label.label = ? AND label.seq = job.seq)")
             values.append(f"{key}={value}")
@@ -306,6 +329,13 @@ class SqliteStore:
 _WAY_OUT: Final = "Restore a backup of the data folder, or start anew with another --data-dir; workers keep unacknowledged results."
 
 
+@lru_cache(64)
+def _any_taken(count: int) -> str:
+    marks = ", ".join(f"?{number}" for number in range(1, count + 1))
+    tests = [f"EXISTS (SELECT 1 FROM {table} WHERE job_id IN ({marks}))" for table in ("job", "tombstone")]  # noqa: S608
+    return f"SELECT {' OR '.join(tests)}"
+
+
 def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
@@ -314,18 +344,28 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+# sqlite3 looks for an adapter of every value that is no int, float, str or bytearray: for bytes that takes four times as long as binding
+# them.
+_blob = bytearray
+_NOTHING: Final = bytearray()
+
+
+def _packed(value: Any) -> bytearray:
+    return _blob(_ENCODE(value)) if value else _NOTHING
+
+
 def _fixed(job: Job) -> tuple[Any, ...]:
     spec = job.spec
-    return (job.seq, job.job_id, spec.kind, spec.name, spec.submitter, job.digest, job.spec_raw, job.submitted_at)
+    return (
+        job.seq, _blob(job.job_id), spec.kind, spec.name, spec.submitter, _blob(job.digest), _blob(job.spec_raw), job.submitted_at,
+    )  # fmt: skip
 
 
 def _mutable(job: Job) -> tuple[Any, ...]:
     return (
-        job.state.value, str(job.reason), job.rev, job.token, job.attempt, job.worker_id, job.instance, job.tag, job.crashes, job.losses,
-        job.retries, _ENCODE(job.attempts) if job.attempts else None, job.started_at, job.run_s,
-        _ENCODE(job.artifacts) if job.artifacts else None, _ENCODE(job.failure) if job.failure is not None else None,
-        _ENCODE(job.checkpoint) if job.checkpoint is not None else None, job.checkpoint_seq, job.notice, job.result_size, job.priority,
-        job.finished_at,
+        str(job.state), str(job.reason), job.rev, job.token, job.attempt, job.worker_id, _blob(job.instance), job.tag, job.crashes,
+        job.losses, job.retries, _packed(job.attempts), job.started_at, job.run_s, _packed(job.artifacts), _packed(job.failure),
+        _packed(job.checkpoint), job.checkpoint_seq, job.notice, job.result_size, job.priority, job.finished_at,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Sample bars that come with the package, so that a first run needs no download. Files and what is known of them; nothing is parsed here."""
+"""Sample bars that come with the package, so that a first run needs no download: the files and what is known of them, no parsing."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ CATALOGUE: Final[Mapping[str, Indicator]] = {
         True,
         lambda p: int(p["slow"] + p["signal"]) - 2,
         (("fast", "slow"),),
-    ),  # fmt: skip
+    ),
     "bbands": Indicator(
         "Bollinger bands; percent_b is the place between lower (0) and upper (1), width their distance over the middle.",
         {"period": _bars(20), "deviations": Parameter(2.0, 0.1, 10.0, False, "Standard deviations (ddof 0) from the middle.")},
@@ -81,7 +81,7 @@ CATALOGUE: Final[Mapping[str, Indicator]] = {
         False,
         True,
         _period(1),
-    ),  # fmt: skip
+    ),
     "atr": Indicator(
         "Average true range (Wilder), in the unit of the price; relative is over the close.",
         {"period": _bars(14)},
@@ -89,7 +89,7 @@ CATALOGUE: Final[Mapping[str, Indicator]] = {
         True,
         False,
         _period(0),
-    ),  # fmt: skip
+    ),
     "adx": Indicator(
         "Average directional movement index (Wilder) and its two directional indicators, 0 to 100.",
         {"period": _bars(14)},
@@ -97,7 +97,7 @@ CATALOGUE: Final[Mapping[str, Indicator]] = {
         True,
         False,
         _period(1, 2),
-    ),  # fmt: skip
+    ),
     "stochastic": Indicator(
         "Stochastic oscillator, 0 to 100: k smoothed by a simple average, d the simple average of k.",
         {
@@ -109,7 +109,7 @@ CATALOGUE: Final[Mapping[str, Indicator]] = {
         False,
         False,
         lambda p: int(p["period"] + p["k_smooth"] + p["d_smooth"]) - 3,
-    ),  # fmt: skip
+    ),
 }
 
 

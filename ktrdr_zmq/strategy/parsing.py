@@ -107,7 +107,9 @@ class _Reader:
                 for key, item in fuzzy_sets.items()
             },
             "nn_inputs": [
-                {"fuzzy_set": item.id} if isinstance(item, FuzzySet) else {"raw_indicator": item.indicator.text, "normalization": item.normalization}
+                {"fuzzy_set": item.id}
+                if isinstance(item, FuzzySet)
+                else {"raw_indicator": item.indicator.text, "normalization": item.normalization}
                 for item in inputs
             ],
             **{key: section.model_dump(mode="json") for key, section in sections.items()},
@@ -354,7 +356,7 @@ class _Reader:
 # ---------------------------------------------------------------- pydantic's words and ours
 
 
-def _words(detail: Any, kind: type[BaseModel], loc: tuple[str | int, ...]) -> str:
+def _words(detail: Any, kind: type[BaseModel], loc: tuple[str | int, ...]) -> str:  # noqa: PLR0911  # a table of texts
     """What pydantic found, in words for people."""
     context = detail.get("ctx", {})
     given = detail.get("input")

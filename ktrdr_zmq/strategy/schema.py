@@ -1,4 +1,4 @@
-"""The sections of a strategy as types. `parsing` fills them; the docstrings and field descriptions are what docs/strategies.md is made of."""
+"""The sections of a strategy as types. `parsing` fills them; docs/strategies.md is made of the descriptions."""
 
 from __future__ import annotations
 

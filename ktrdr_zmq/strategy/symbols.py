@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 CURRENCIES: Final = frozenset({
-    "AUD", "CAD", "CHF", "CNH", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "JPY", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "TRY", "USD", "ZAR",
+    "AUD", "CAD", "CHF", "CNH", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "JPY", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "TRY",
+    "USD", "ZAR",
 })  # fmt: skip
 COINS: Final = frozenset({"ADA", "BNB", "BTC", "DOGE", "DOT", "ETH", "LTC", "SOL", "XRP"})
 

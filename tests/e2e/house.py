@@ -120,7 +120,9 @@ class House:
 
     def start_cli(self, *args: str) -> subprocess.Popen[str]:
         """Run `ktrdr` beside the test."""
-        return subprocess.Popen(self.argv(*args), env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            self.argv(*args), env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def argv(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "ktrdr_cli", *args]

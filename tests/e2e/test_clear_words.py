@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.house import House
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from tests.e2e.house import House
 
 pytestmark = [pytest.mark.e2e, pytest.mark.science, pytest.mark.timeout(180)]

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from ktrdr_zmq import Client
 from tests.e2e.house import House, alive, eventually
 

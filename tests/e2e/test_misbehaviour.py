@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import zmq
+
 from ktrdr_zmq import Client, JobFailed, JobTimedOut
 from ktrdr_zmq.codec import TO_CLIENT, decode
-from ktrdr_zmq.errors import JobCancelled, Refused
+from ktrdr_zmq.errors import JobCancelled, PayloadError
 from tests.e2e.house import House, alive, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -115,5 +116,5 @@ def test_frames_of_every_wrong_kind(client: Client, house: House) -> None:
 
 
 def test_bodies_that_are_too_large(client: Client) -> None:
-    with pytest.raises((Refused, ValueError), match="limit"):
+    with pytest.raises(PayloadError, match="limit"):
         client.submit("echo", {"data": b"x" * 2_000_000})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.house import Daemon
 
 HOSTS = {"broker": "10.77.0.1", "trainer": "10.77.0.2", "tester": "10.77.0.3", "laptop": "10.77.0.4"}
@@ -65,7 +66,10 @@ def on(host: str, *argv: str) -> list[str]:
 
 
 def test_a_training_and_its_backtest_cross_the_network(network: None, tmp_path: Path) -> None:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("KTRDR_", "XDG_"))} | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("KTRDR_", "XDG_"))} | {
+        "HOME": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
     daemons: list[Daemon] = []
 
     def start(host: str, *argv: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
 from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.events import REPAIR_AFTER, JobUpdate, ProgressUpdate, Tracker, Watched

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
+
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_zmq.jobs import Device, JobSpec
 from ktrdr_zmq.testing import Faults, Violation, World

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ktrdr_zmq.testing import Violation
 from tests.sim.mutations import MUTATIONS, Mutation
 from tests.sim.scenario import run_story

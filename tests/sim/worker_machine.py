@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 import msgspec
+
 from ktrdr_worker import effects as fx
 from ktrdr_worker import pipe
 from ktrdr_worker.core import WorkerConfig, WorkerCore

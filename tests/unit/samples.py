@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ktrdr_zmq import messages as m
-from ktrdr_zmq.jobs import Artifact, Attempt, Failure, JobState, Outcome
+from ktrdr_zmq.jobs import Artifact, Attempt, Device, Failure, JobSpec, JobState, Outcome
 
 JOB = bytes(range(16))
 OTHER = bytes(range(16, 32))
@@ -16,6 +18,14 @@ STORE = b"store-identity-0"
 MODEL = Artifact("model", DIGEST, 123_456, "application/zip")
 FAILURE = Failure("ValueError", "The window is empty.", "Choose a longer one.", "Traceback ...", 1, 11, "Segmentation fault\n")
 ATTEMPT = Attempt(1, TOKEN, "gpu-1", b"instance", "gpu", AT, AT + 5, "CRASHED", FAILURE)
+SPEC = JobSpec(
+    kind="training", schema=1, device=Device.GPU, gpu_wait=30.0, priority=5, name="mean reversion", labels=(("team", "fx"),),
+    submitter="ada@lab", run_timeout=3600.0, queue_timeout=600.0, reclaim_after=60.0, max_crashes=2, max_losses=9, threads=4,
+    memory_limit=4 << 30, inputs=(("data", DIGEST),), queue=True, retry_of=OTHER, resumes=DIGEST,
+)  # fmt: skip
+RAW_SPEC = msgspec.msgpack.encode(SPEC)
+SHORTEST_SPEC = b"\x91\xa4echo"
+"""An array may end after the last field that is not at its default."""
 
 WORKER_INFO = m.WorkerInfo(
     worker_id="gpu-1", instance=b"instance", hello_seq=2, versions=[1], slots=[("gpu", 1), ("cpu", 8)],
@@ -64,7 +74,8 @@ FULL: list[tuple[m.Message, list[bytes]]] = [
     (m.HelloOk(EPOCH, STORE, SESSION, 2.0, 10.0, m.MAX_MESSAGE, 262_144, [m.Verdict(JOB, TOKEN, "CONTINUE")], "0.1.0"), []),
     (
         m.Dispatch(
-            SESSION, [m.DispatchItem(JOB, TOKEN, 2, "gpu", b"spec", 4, MODEL), m.DispatchItem(OTHER, TOKEN + 1, 1, "cpu", b"spec", 2)]
+            SESSION,
+            [m.DispatchItem(JOB, TOKEN, 2, "gpu", RAW_SPEC, 4, MODEL), m.DispatchItem(OTHER, TOKEN + 1, 1, "cpu", SHORTEST_SPEC, 2)],
         ),
         [b"body", b"xy"],
     ),
@@ -78,7 +89,7 @@ FULL: list[tuple[m.Message, list[bytes]]] = [
     (m.HaveReply(3, [DIGEST]), []),
     (m.Nack("QUEUE_FULL", 0x42, 3, True, 2.0, EPOCH, "The queue is full.", [1]), []),
     (m.ClientHello(1, CLIENT_INFO), []),
-    (m.Submit(2, [m.SubmitItem(JOB, b"spec", 4), m.SubmitItem(OTHER, b"spec", 0)]), [b"body", b""]),
+    (m.Submit(2, [m.SubmitItem(JOB, RAW_SPEC, 4), m.SubmitItem(OTHER, SHORTEST_SPEC, 0)]), [b"body", b""]),
     (m.Status(3, ["00010203", "last:training"], True), []),
     (m.List(4, ["done"], ["training"], [("team", "fx")], "mean reversion", AT, 9, 50, True), []),
     (m.CancelJobs(5, ["00010203"], 3.0), []),
@@ -117,7 +128,7 @@ FULL: list[tuple[m.Message, list[bytes]]] = [
     (m.Put(2, DIGEST, 5), []),
     (m.PutChunk(2, 0, 5), [b"hello"]),
     (m.Chunk(1, 0, 5, 5), [b"hello"]),
-    (m.PutReady(2, 8, False), []),
+    (m.PutReady(2, 0, True), []),
     (m.PutDone(2, DIGEST), []),
 ]  # fmt: skip
 """Every message with all its fields."""
@@ -125,23 +136,39 @@ FULL: list[tuple[m.Message, list[bytes]]] = [
 BARE: list[tuple[m.Message, list[bytes]]] = [
     (m.WorkerHello(m.WorkerInfo("cpu-1", b"i", 1, [1], [], [])), []),
     (m.Accept(SESSION, []), []),
-    (m.Result(SESSION, []), []),
+    (m.Reject(SESSION, [m.RejectItem(JOB, TOKEN, "DRAINING")]), []),
+    (m.Progress(SESSION, [m.ProgressItem(JOB, TOKEN, 1, 0.0)]), []),
+    (m.Result(SESSION, [m.ResultItem(JOB, TOKEN, Outcome.HANDED_BACK)]), [b""]),
     (m.WorkerPing(SESSION, 1), []),
     (m.WorkerBye(SESSION), []),
     (m.LogTail(3, b"c", JOB, 0, 0), [b""]),
     (m.HelloOk(EPOCH, STORE, SESSION, 2.0, 10.0, m.MAX_MESSAGE, 262_144), []),
-    (m.Dispatch(SESSION, []), []),
+    (m.Dispatch(SESSION, [m.DispatchItem(JOB, TOKEN, 1, "cpu", SHORTEST_SPEC, 0)]), [b""]),
     (m.Drain(), []),
     (m.Bye("SHUTTING_DOWN"), []),
     (m.Nack("BAD_FRAME"), []),
     (m.ClientHello(1, m.ClientInfo([1])), []),
     (m.Submit(1, []), []),
+    (m.Status(1, ["last"]), []),
     (m.List(1), []),
+    (m.CancelJobs(1, ["last"]), []),
+    (m.Logs(1, "last"), []),
+    (m.Snapshot(1), []),
     (m.Admin(1, "status"), []),
+    (m.ClientHelloOk(1, EPOCH, STORE, m.MAX_MESSAGE, 262_144), []),
+    (m.SubmitAck(1, [m.SubmitReply(JOB, "OK")]), []),
     (m.StatusReply(1, []), []),
+    (m.ListReply(1, [BARE_VIEW]), []),
+    (m.CancelReply(1, []), []),
+    (m.SnapshotReply(1, []), []),
+    (m.WorkersReply(1, [m.WorkerView("cpu-1", "live", False, None, 0)]), []),
+    (m.ExplainReply(1, BARE_VIEW, "The job is about to be sent."), []),
+    (m.AdminReply(1), []),
     (m.LogsReply(1, 0, 0, False), [b""]),
     (m.ResultReply(1, BARE_VIEW), [b""]),
     (m.JobEvent(EPOCH, JOB, 1, AT, "echo", JobState.QUEUED, "SUBMITTED"), [b""]),
-    (m.PutReady(1, 0, True), []),
+    (m.ProgressEvent(EPOCH, JOB, 3, AT, 1, 0, 0.0), []),
+    (m.WorkerEvent(EPOCH, "cpu-1", AT, "live"), []),
+    (m.PutReady(1, 8), []),
 ]
 """Messages with only what must be there."""

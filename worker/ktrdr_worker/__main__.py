@@ -247,11 +247,8 @@ class Launcher:
         return [device for device in devices if not wanted or device.index in wanted]
 
     def _offer(self, *, complete: bool) -> None:
-        if (
-            self._agent is not None
-            and self._agent.core.info.kinds != self._kinds
-            or self._agent is not None
-            and self._devices != self._agent.core.info.devices
+        if (self._agent is not None and self._agent.core.info.kinds != self._kinds) or (
+            self._agent is not None and self._devices != self._agent.core.info.devices
         ):
             self._agent.offer(self._info(), complete=complete)
         elif self._agent is not None:

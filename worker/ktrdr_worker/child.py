@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -25,7 +24,7 @@ from ktrdr_worker import pipe, spool
 from ktrdr_worker.context import RunningJob
 from ktrdr_worker.handler import Handler, JobInterrupted, Retryable
 from ktrdr_worker.loading import load_handler
-from ktrdr_worker.processes import die_with_parent, has_children, become_subreaper
+from ktrdr_worker.processes import become_subreaper, die_with_parent, has_children
 from ktrdr_zmq import payload
 from ktrdr_zmq.errors import KtrdrError, PayloadError
 from ktrdr_zmq.jobs import Failure, Outcome, Reason
@@ -48,6 +47,7 @@ class Child:
         self._current_token = 0
         self._closed = False
         self._setup: pipe.Setup | None = None
+        self._spool = self._work = Path()
         self._handlers: dict[str, Handler] = {}
 
     # ------------------------------------------------------------ the line to the agent
@@ -83,7 +83,7 @@ class Child:
             if left_out:
                 self.send(pipe.LeftOut(frame.token))
         else:
-            self._setup = frame
+            self._setup, self._spool, self._work = frame, Path(frame.spool), Path(frame.work)
 
     def send(self, frame: pipe.FromChild, may_drop: bool = False) -> None:
         """Send to the agent, from any thread."""
@@ -126,8 +126,7 @@ class Child:
 
     def _begin(self, run: pipe.Run) -> RunningJob:
         assert self._setup is not None, "the agent sends the setup first"
-        name = f"{run.token:016x}"
-        job = RunningJob(run, Path(self._setup.spool, name), Path(self._setup.work, name), self.send)
+        job = RunningJob(run, self._spool, self._work, self.send)
         self._current, self._current_token = job, run.token
         return job
 
@@ -151,8 +150,7 @@ class Child:
         assert self._setup is not None
         if run_s > self._setup.spool_after and outcome != pipe.INTERRUPTED:
             ended.spooled = spool.write_result(job.spool, run.job_id, ended)
-        if job.work.exists():
-            shutil.rmtree(job.work, ignore_errors=True)
+        job.clean_up()
         return ended
 
     def _handler(self, kind: str) -> Handler:

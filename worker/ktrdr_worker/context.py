@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ class RunningJob:
     run : pipe.Run
         What the agent said.
     spool, work : Path
-        Folders of this job; neither exists before it is needed.
+        Below each of them the job has a folder of its own, which does not exist before it is needed.
     send : callable
         Sends a frame to the agent; with ``True`` as second argument it may be dropped when the agent is slow.
     """
@@ -53,8 +54,9 @@ class RunningJob:
         self.input_digests: Mapping[str, str] = {name: digest.hex() for name, _, digest in run.inputs}
         self.interrupted = False
         self.artifacts: list[Artifact] = []
-        self.spool = spool
-        self.work = work
+        self._used_work = False
+        self._spool = spool
+        self._work = work
         self._run = run
         self._send = send
         self._fraction = 0.0
@@ -62,10 +64,24 @@ class RunningJob:
         self._told = -math.inf
         self._checkpoint_seq = run.attempt << 20  # grows over all attempts of the job, on whatever host
 
+    # Most short jobs need no files: their folders' names are not even put together.
+
+    @property
+    def spool(self) -> Path:
+        """The job's folder for what outlives it."""
+        return self._spool / f"{self._run.token:016x}"
+
     @property
     def work_dir(self) -> Path:
-        self.work.mkdir(parents=True, exist_ok=True)
-        return self.work
+        folder = self._work / f"{self._run.token:016x}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._used_work = True
+        return folder
+
+    def clean_up(self) -> None:
+        """Remove the scratch folder, if the job had one."""
+        if self._used_work:
+            shutil.rmtree(self.work_dir, ignore_errors=True)
 
     @property
     def cancelled(self) -> bool:
@@ -111,8 +127,9 @@ class RunningJob:
 
     def _keep(self, source: Path | bytes) -> tuple[bytes, int]:
         """Put content into the job's spool folder under its digest, synced; return digest and size."""
-        self.spool.mkdir(parents=True, exist_ok=True)
-        temporary = self.spool / f"new-{os.getpid()}-{time.monotonic_ns()}"
+        folder = self.spool
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"new-{os.getpid()}-{time.monotonic_ns()}"
         with temporary.open("wb") as target:
             if isinstance(source, bytes):
                 target.write(source)
@@ -122,8 +139,8 @@ class RunningJob:
                     digest, size = _copy(origin, target)
             target.flush()
             os.fsync(target.fileno())
-        temporary.rename(self.spool / digest.hex())
-        sync_folder(self.spool)
+        temporary.rename(folder / digest.hex())
+        sync_folder(folder)
         return digest, size
 
 

@@ -1,7 +1,7 @@
 """The worker's core: what it says to the broker, when, and what it does with each answer. Pure.
 
-No sockets, processes, clocks, randomness or logging here: time comes in as ``now`` (seconds on a clock that never goes back), randomness as a
-callable, and everything that is to be done leaves as a list of `ktrdr_worker.effects`. The shell (or the simulated World)
+No sockets, processes, clocks, randomness or logging here: time comes in as ``now`` (seconds on a clock that never goes back), randomness as
+a callable, and everything that is to be done leaves as a list of `ktrdr_worker.effects`. The shell (or the simulated World)
 
 1. calls ``on_message``, ``on_child``, ``on_gone``, ``on_fetched``, ``on_uploaded``, ``begin_drain``, ``set_info`` as things happen,
 2. calls ``on_tick(now)`` when ``next_deadline()`` has come, after it has read its inbox,
@@ -109,7 +109,7 @@ class WorkerCore:
 
     # ------------------------------------------------------------ what the broker says
 
-    def on_message(self, message: Any, bodies: list[bytes], now: float) -> None:
+    def on_message(self, message: Any, bodies: list[bytes], now: float) -> None:  # noqa: C901  # a table of verbs
         """Take in one message of the broker."""
         self._heard = now
         if isinstance(message, m.Dispatch):
@@ -280,10 +280,10 @@ class WorkerCore:
             self._greetings = 0
             self._effects.append(Reconnect())
             self._hello(now)
-        elif self.link is Link.GREETING and now - self._greeted_at >= self.config.hello_timeout:
+        elif self.link is Link.GREETING and now >= self._greeted_at + self.config.hello_timeout:
             self._lose(now)
         elif self.link is Link.LIVE:
-            if now - self._heard >= self._ping_interval * self.config.silent_intervals:
+            if now >= self._heard + self._ping_interval * self.config.silent_intervals:
                 self._effects.append(Note("warning", f"The broker has been silent for {now - self._heard:.0f} s; connecting anew."))
                 self._lose(now)
             elif now >= self._ping_at:
@@ -308,7 +308,7 @@ class WorkerCore:
         else:
             due = min(self._ping_at, self._heard + self._ping_interval * self.config.silent_intervals, self.outbox.next_deadline())
         due = min(due, self.duties.next_deadline())
-        if self._leaving:
+        if self._leaving and not self._over:
             due = min(due, self._leave_by())
         self._due = due
         return due
@@ -367,14 +367,13 @@ class WorkerCore:
 
     def check(self) -> list[str]:
         """Invariants that must hold after every step; a list of what does not."""
-        wrong = []
-        for lane in self.lanes:
-            for job in lane.jobs:
-                if job.lane is not lane or self.duties.jobs.get(job.token) is not job:
-                    wrong.append(f"{lane!r}: token {job.token:x} is not where the book has it")
-        for token in self.outbox.finished:
-            if token in self.duties.jobs:
-                wrong.append(f"token {token:x} is both running and finished")
+        wrong = [
+            f"{lane!r}: token {job.token:x} is not where the book has it"
+            for lane in self.lanes
+            for job in lane.jobs
+            if job.lane is not lane or self.duties.jobs.get(job.token) is not job
+        ]
+        wrong += [f"token {token:x} is both running and finished" for token in self.outbox.finished if token in self.duties.jobs]
         for tag, queue in self.lanes.queues.items():
             if any(job.lane is not None or job.token not in self.duties.jobs for job in queue):
                 wrong.append(f"{tag}: a waiting job has a lane, or is not in the book")

@@ -109,7 +109,7 @@ class Duties:
         if spec is None:
             try:
                 spec = _SPEC.decode(octets)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return None
             if len(self._specs) >= 256:
                 self._specs.clear()
@@ -396,24 +396,24 @@ class Duties:
         """Accept what has begun, stop what ran too long, give back what waited too long, kill what does not listen."""
         timing = self._timing
         for queue in self.lanes.queues.values():
-            while queue and now - queue[0].since >= timing.prefetch_stale:
+            while queue and now >= queue[0].since + timing.prefetch_stale:
                 self._left_out(queue[0], now)
         for lane in self.lanes:
             if not lane.jobs:
                 continue
             job = lane.jobs[0]
-            if not job.accepted and now - lane.since >= timing.accept_delay:
+            if not job.accepted and now >= lane.since + timing.accept_delay:
                 self._outbox.accept(job, now)
             if job.phase is not Phase.IN_LANE:
                 continue
             limit = job.spec.run_timeout
-            if limit > 0 and job.stop is None and now - lane.since >= limit:
+            if limit > 0 and job.stop is None and now >= lane.since + limit:
                 self.stop(job.token, Stop.TIMEOUT, timing.stop_grace, now)
             if job.stop is not None and job.token in self._stopping and now >= job.kill_at and not lane.killing:
                 lane.killing = job.token
                 self.effects.append(KillChild(lane))
             for behind in list(lane.jobs)[1:]:
-                if behind.stop is None and now - behind.since >= timing.prefetch_stale:
+                if behind.stop is None and now >= behind.since + timing.prefetch_stale:
                     self.stop(behind.token, Stop.STALE, 0.0, now)
 
     def next_deadline(self) -> float:

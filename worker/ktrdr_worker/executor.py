@@ -1,9 +1,9 @@
 """Child processes: start, pipe, output, limits, and an end that leaves nothing behind.
 
 One child for each lane. A child of a CPU slot is warm: it does many jobs. A child of a GPU slot does one, with its device assigned by the
-environment. The agent's loop reads and writes without blocking; what a child does to itself (holds the GIL, crashes, prints for ever) reaches
-the agent only as octets or as the end of a process. A child leads a process group of its own and carries a mark in its environment, by
-which whatever it started is found again and killed, also after it moved away. Decides nothing about jobs: it tells `Sink` what happened.
+environment. The agent's loop reads and writes without blocking; what a child does to itself (holds the GIL, crashes, prints for ever)
+reaches the agent only as octets or as the end of a process. A child leads a process group of its own and carries a mark in its environment,
+by which whatever it started is found again and killed, also after it moved away. Decides nothing about jobs: it tells `Sink` what happened.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ MARK_VARIABLE: Final = "KTRDR_CHILD_MARK"
 class ExecutorConfig(NamedTuple):
     """What children get and may do; octets and seconds.
 
-    ``devices`` belong to the GPU slots, by slot: the device's name as handlers see it (``cuda:0``, ``mps``, ``cpu``), and the environment that
-    selects it. ``threads`` 0 leaves the number to each job.
+    ``devices`` belong to the GPU slots, by slot: the device's name as handlers see it (``cuda:0``, ``mps``, ``cpu``), and the environment
+    that selects it. ``threads`` 0 leaves the number to each job.
     """
 
     handlers: Mapping[str, str]
@@ -139,7 +139,8 @@ class Executor:
         if child is None:
             return
         self._put(child, pipe.Stop(token, interrupt))
-        # A signal cannot say which job it means: with others in the child it might hit the next one. Before the child is up it would kill it.
+        # A signal cannot say which job it means: with others in the child it might hit the next one. Before the child is up it would kill
+        # it.
         if interrupt and child.began and [job.token for job in child.jobs] == [token]:
             self._write(child)
             processes.signal_group(child.pid, signal.SIGTERM)
@@ -291,9 +292,12 @@ class Executor:
         child.served += 1
         job_log = child.output.take(frame.token)
         child.soiled = child.soiled or frame.soiled
-        if child.soiled or child.lane.tag == TAG_GPU or child.served >= self._config.recycle_jobs:
-            child.closing = True
-        elif frame.run_s > 1.0 and processes.resident([child.pid]) > self._config.recycle_resident:
+        if (
+            child.soiled
+            or child.lane.tag == TAG_GPU
+            or child.served >= self._config.recycle_jobs
+            or (frame.run_s > 1.0 and processes.resident([child.pid]) > self._config.recycle_resident)
+        ):
             child.closing = True
         self._sink.on_frame(frame, job_log, child.closing)
         if child.closing and not child.jobs:

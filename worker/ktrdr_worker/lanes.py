@@ -1,8 +1,8 @@
 """Slots and the jobs in them. Pure: no sockets, no processes, no clock; time comes in as an argument.
 
-A lane is one slot of a tag, and has at most one child process. Jobs wait in one queue for each tag, first in, first out. A lane runs one job
-at a time; jobs of kinds that are known to be short may stand behind it in the child's own pipe, so that a burst of them costs no
-round trip each. Lanes of GPU slots never do that: each of their jobs gets a fresh process.
+A lane is one slot of a tag, and has at most one child process. Jobs wait in one queue for each tag, first in, first out. A lane runs one
+job at a time; jobs of kinds that are known to be short may stand behind it in the child's own pipe, so that a burst of them costs no round
+trip each. Lanes of GPU slots never do that: each of their jobs gets a fresh process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Assignment:
     """One job in this worker's hands, under one token."""
 
     __slots__ = (
-        "accepted", "attempt", "body", "checkpoint", "job_id", "kill_at", "lane", "phase", "progress_seq", "since", "spec", "stop", "tag", "token",
+        "accepted", "attempt", "body", "checkpoint", "job_id", "kill_at", "lane", "phase", "progress_seq", "since", "spec", "stop", "tag",
+        "token",
     )  # fmt: skip
 
     def __init__(

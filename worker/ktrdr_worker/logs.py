@@ -149,6 +149,8 @@ class LogPipe:
             if not data:
                 return False
             self._feed(data)
+            if len(data) < READ_SIZE:  # that was all; asking again would only raise an exception
+                break
         return True
 
     def take(self, token: int) -> JobLog | None:

@@ -52,7 +52,7 @@ def children_of(pid: int) -> list[int]:
     """Direct children of all threads of a process."""
     found: list[int] = []
     with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # no Path: this runs often
             with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123  # no Path: this runs often
                 found += map(int, file.read().split())
     return found

@@ -132,7 +132,7 @@ class Agent:
             return
         now = time.monotonic()
         core = self.core
-        if now >= core.next_deadline():
+        if self._timer is None:  # it has rung; what becomes due in this turn is seen when it is armed again below
             core.health = (self._lag, os.getloadavg()[0], "")
             self._lag = 0.0
             core.on_tick(now)
@@ -235,9 +235,8 @@ class Agent:
         if self._channel is None:
             return
         frames = codec.encode(effect.message, effect.bodies)
-        if self._backlog or not self._channel.send(frames):
-            if len(self._backlog) < BACKLOG:
-                self._backlog.append(frames)
+        if (self._backlog or not self._channel.send(frames)) and len(self._backlog) < BACKLOG:
+            self._backlog.append(frames)
 
     def _flush(self) -> None:
         while self._backlog and self._channel is not None and self._channel.send(self._backlog[0]):

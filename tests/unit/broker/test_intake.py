@@ -146,9 +146,7 @@ def test_twice_in_one_batch(house: House, client: Client) -> None:
 
 def test_each_job_of_a_batch_is_answered_for_itself(house: House, client: Client) -> None:
     house.worker(kinds="echo")
-    items = [
-        m.SubmitItem(bytes([n]) * 16, msgspec.msgpack.encode(JobSpec(kind)), 0) for n, kind in enumerate(("echo", "training", "echo"))
-    ]
+    items = [m.SubmitItem(bytes([n]) * 16, msgspec.msgpack.encode(JobSpec(kind)), 0) for n, kind in enumerate(("echo", "training", "echo"))]
     ack = client.ask(m.Submit(7, items), [b""] * 3)
     assert (ack.request, [reply.code for reply in ack.items]) == (7, ["OK", "NO_CAPABLE_WORKER", "OK"])
     assert [reply.job_id for reply in ack.items] == [item.job_id for item in items]
@@ -212,7 +210,10 @@ def test_a_body_has_a_limit() -> None:
     client = house.client()
     assert client.offer("echo", b"x" * 1000).code == "OK"
     reply = client.offer("echo", b"x" * 1001)
-    assert (reply.code, reply.text) == ("TOO_LARGE", "The job's body has 1,001 octets; the limit is 1,000. Put large data into an artifact.")
+    assert (reply.code, reply.text) == (
+        "TOO_LARGE",
+        "The job's body has 1,001 octets; the limit is 1,000. Put large data into an artifact.",
+    )
 
 
 def test_the_queue_is_full_of_jobs() -> None:

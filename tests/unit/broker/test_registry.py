@@ -231,9 +231,7 @@ def test_a_stall_does_not_hide_a_later_death() -> None:
 # ---------------------------------------------------------------- credit and capability
 
 
-@pytest.mark.parametrize(
-    "device, tags", [(Device.AUTO, ("gpu", "cpu")), (Device.GPU, ("gpu",)), (Device.CPU, ("cpu",))]
-)
+@pytest.mark.parametrize("device, tags", [(Device.AUTO, ("gpu", "cpu")), (Device.GPU, ("gpu",)), (Device.CPU, ("cpu",))])
 def test_tags_for(device: Device, tags: tuple[str, ...]) -> None:
     assert tags_for(device) == tags
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.session import MAX_BATCH, MAX_SUBMITS, Reconnect, State
 from tests.unit.client.wire import Wire, job_id

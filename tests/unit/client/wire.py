@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.core import Broker, Port
 from ktrdr_broker.model import Found, Publish, ToClient, ToWorker

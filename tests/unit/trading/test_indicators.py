@@ -23,7 +23,8 @@ def use(kind: str, source: str = "close", **parameters: float) -> IndicatorUse:
 VARIANTS = [
     *(use(kind) for kind in CATALOGUE),
     use("sma", "hl2", period=3), use("ema", "volume", period=2), use("rsi", "open", period=5), use("macd", fast=3, slow=7, signal=1),
-    use("bbands", "ohlc4", period=5, deviations=1.5), use("atr", period=2), use("adx", period=5), use("stochastic", period=5, k_smooth=1, d_smooth=4),
+    use("bbands", "ohlc4", period=5, deviations=1.5), use("atr", period=2), use("adx", period=5),
+    use("stochastic", period=5, k_smooth=1, d_smooth=4),
 ]  # fmt: skip
 
 

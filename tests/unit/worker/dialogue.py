@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+
 from ktrdr_worker import effects as e
 from ktrdr_worker import pipe
 from ktrdr_worker.core import WorkerConfig, WorkerCore
@@ -48,6 +49,7 @@ class Desk:
             else:
                 self.effects.append(effect)
         assert self.core.check() == []
+        self.core.next_deadline()  # as the shell does after each turn
         return self
 
     def tick(self, seconds: float = 0.0) -> Desk:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ktrdr_worker import effects as e
 from ktrdr_worker import pipe
+from ktrdr_worker.duties import Death
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import Artifact, Failure, Outcome
 from tests.unit.worker.dialogue import Desk, job_id
@@ -166,9 +168,7 @@ def test_a_dispatch_that_comes_twice_runs_once() -> None:
     assert desk.started() == [5]
 
 
-@pytest.mark.parametrize(
-    ("spec", "tag"), [({"kind": "other"}, "cpu"), ({"kind": "echo", "schema": 2}, "cpu"), ({"kind": "echo"}, "gpu")]
-)
+@pytest.mark.parametrize(("spec", "tag"), [({"kind": "other"}, "cpu"), ({"kind": "echo", "schema": 2}, "cpu"), ({"kind": "echo"}, "gpu")])
 def test_what_does_not_fit_is_turned_down(spec: dict[str, object], tag: str) -> None:
     desk = Desk().dispatch(1, tag=tag, **spec)
     assert (desk.started(), desk.rejects()) == ([], [(1, "UNFIT")])
@@ -627,7 +627,10 @@ def test_every_job_gets_exactly_one_end(steps: list[tuple[str, int]], slots: str
             desk.core.on_fetched(job.token, "", desk.now)
         desk.turn()
         for lane in desk.core.lanes:
-            if lane.jobs:
+            if lane.killing or lane.closing:
+                desk.core.on_gone(lane, Death("killed by signal 9 (SIGKILL)", signal=9), desk.now)
+                desk.turn()
+            elif lane.jobs:
                 desk.end(lane.jobs[0].token)
         if not desk.core.duties.jobs:
             break

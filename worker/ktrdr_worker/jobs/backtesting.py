@@ -66,7 +66,7 @@ class Backtesting:
             "equity": context.add_artifact("equity", equity_csv(outcome, traded, rules.capital), "text/csv"),
         }
         open_at_end = bool(len(outcome.trades)) and int(outcome.trades["exit_reason"][-1]) == END_OF_DATA
-        seen_bars = int((traded.opens <= _nanoseconds(seen.until)).sum()) if request.symbol == seen.symbol else 0
+        seen_bars = int(np.sum(traded.opens <= _nanoseconds(seen.until))) if request.symbol == seen.symbol else 0
         context.progress(1.0, stage="done")
         return results.BacktestResult(
             strategy_name=model.strategy.name, symbol=request.symbol, timeframe=request.timeframe,
@@ -78,7 +78,7 @@ class Backtesting:
             ),
             in_sample=seen_bars > 0, capital=rules.capital, commission_bps=rules.commission / BASIS_POINT,
             slippage_bps=rules.slippage / BASIS_POINT, metrics=metrics,
-            signals={name: int((decisions == value).sum()) for name, value in (("SELL", -1), ("HOLD", 0), ("BUY", 1))},
+            signals={name: int(np.sum(decisions == value)) for name, value in (("SELL", -1), ("HOLD", 0), ("BUY", 1))},
             open_at_end=open_at_end, model_digest=context.input_digests["model"], artifacts=artifacts, device=context.device,
             duration_s=time.monotonic() - begun, fingerprint=fingerprint(context.device),
             conventions=_conventions(request, rules, year, first, seen_bars),
@@ -126,7 +126,8 @@ def _conventions(request: Request, rules: Rules, year: int, warmup: int, seen_ba
     kind = classify(request.symbol)
     day = "17:00 New York" if kind.name == "forex" else f"midnight {kind.session_zone}"
     return {
-        "fill": "decided at a bar's close, filled at the next open; a gap through a stop or target fills at the open; both in one bar: the stop",
+        "fill": "decided at a bar's close, filled at the next open",
+        "stops": "looked for inside each bar; a gap through a level fills at the open; both in one bar: the stop",
         "trade_times": "opens of the bars of the fills; an exit inside a bar has the time of that bar's open",
         "open_position": "closed at the last close, and counted as a trade",
         "commission": rules.commission,

@@ -59,7 +59,8 @@ def window(bars: Bars, request: Request) -> tuple[int, int]:
     last = index_of(bars, request.end, len(bars.opens))
     if first >= last:
         raise DataError(
-            f"There are no bars of {request.symbol} {request.timeframe} between {request.start or 'the first'} and {request.end or 'the last'}: "
+            f"There are no bars of {request.symbol} {request.timeframe} between {request.start or 'the first'} and "
+            f"{request.end or 'the last'}: "
             f"{request.data['filename']} has {stamp(bars.opens[0])} to {stamp(bars.opens[-1])}."
         )
     return first, last

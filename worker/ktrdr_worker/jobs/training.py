@@ -42,7 +42,7 @@ class Training:
         description = bundle.Description(
             schema=bundle.SCHEMA, kind="model", strategy=request.strategy, strategy_name=strategy.name, overrides=request.overrides,
             config_digest=digest, classes=list(CLASSES), feature_ids=outcome.features.ids,
-            scaling=[tuple(scaling) for scaling in outcome.scalings], seed=strategy.training.seed, fingerprint=made_by,
+            scaling=[(scaling.offset, scaling.divisor) for scaling in outcome.scalings], seed=strategy.training.seed, fingerprint=made_by,
             seen=bundle.Seen(
                 symbol=request.symbol, timeframe=request.timeframe, data_digest=used.digest, since=outcome.parts[0].first,
                 until=outcome.parts[1].label_end,

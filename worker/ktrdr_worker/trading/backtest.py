@@ -1,20 +1,21 @@
 """The backtest kernel: decisions and bars in, trades and an equity curve out. Compiled; knows neither strategies nor dates.
 
 A decision is made at the close of a bar and filled at the open of the next one, so that the last bar's decision is never filled. One
-position at a time. Stop and target are looked for inside each bar, the entry bar included: an open beyond a level fills at the open, and where one bar
-touches both, the stop counts. Slippage moves every fill against the trader, commission is taken on both legs, and both are part of a trade's
-PnL: the sum of PnL is the change of equity. What is open at the end is closed at the last close.
+position at a time. Stop and target are looked for inside each bar, the entry bar included: an open beyond a level fills at the open, and
+where one bar touches both, the stop counts. Slippage moves every fill against the trader, commission is taken on both legs, and both are
+part of a trade's PnL: the sum of PnL is the change of equity. What is open at the end is closed at the last close.
 
 `tests/unit/trading/twin.py` is the same in plain Python; the two agree to the last bit.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.results import EXIT_REASONS
 
 SIGNAL, STOP_LOSS, TAKE_PROFIT, MAX_HOLDING, RUIN, END_OF_DATA = range(len(EXIT_REASONS))
@@ -72,15 +73,15 @@ class Outcome(NamedTuple):
         Whether a position was open at any time in the bar.
     """
 
-    trades: np.ndarray[Any, Any]
-    equity: np.ndarray[Any, Any]
-    position: np.ndarray[Any, Any]
-    held: np.ndarray[Any, Any]
+    trades: Array
+    equity: Array
+    position: Array
+    held: Array
 
 
 def simulate(
-    open_: np.ndarray[Any, Any], high: np.ndarray[Any, Any], low: np.ndarray[Any, Any], close: np.ndarray[Any, Any],
-    decisions: np.ndarray[Any, Any], rules: Rules,
+    open_: Array, high: Array, low: Array, close: Array,
+    decisions: Array, rules: Rules,
 ) -> Outcome:  # fmt: skip
     """Trade a window of bars.
 
@@ -100,8 +101,9 @@ def simulate(
     count = len(arrays[3])
     if count == 0 or any(len(a) != count for a in (*arrays, decisions)):
         raise ValueError("prices and decisions must be of one length, and there must be a bar")
-    trades = np.empty(count + 1, dtype=TRADE_DTYPE)  # a bar ends two trades at most, and then begins only one: never more than n + 1
-    equity, position, held = np.empty(count), np.zeros(count), np.zeros(count, dtype=np.bool_)
+    trades: Array = np.empty(count + 1, dtype=TRADE_DTYPE)  # a bar ends two trades at most, and then begins only one: never more than n + 1
+    equity, position = np.empty(count), np.zeros(count)
+    held: Array = np.zeros(count, dtype=np.bool_)
     found = _kernel(
         *arrays, np.ascontiguousarray(decisions, dtype=np.int8), float(rules.capital), float(rules.fraction), float(rules.commission),
         float(rules.slippage), bool(rules.allow_short), float(rules.stop_loss), float(rules.take_profit), int(rules.max_holding_bars),

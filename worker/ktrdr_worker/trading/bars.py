@@ -1,7 +1,7 @@
 """Bars: the strict reader of CSV files, coarser timeframes from finer ones, sessions. Nothing is invented and nothing is repaired.
 
-A file has the columns timestamp, open, high, low, close and, if it likes, volume. A timestamp is a bar's OPEN in ISO 8601, UTC where it has no
-offset. Whatever is wrong is an error that names file and row; gaps are counted, not filled.
+A file has the columns timestamp, open, high, low, close and, if it likes, volume. A timestamp is a bar's OPEN in ISO 8601, UTC where it has
+no offset. Whatever is wrong is an error that names file and row; gaps are counted, not filled.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.strategy.symbols import SymbolClass, classify
 from ktrdr_zmq.strategy.timeframes import MINUTES, can_derive, parse_timeframe
 
-Array = np.ndarray[Any, Any]
 MINUTE: Final = 60_000_000_000
 DAY: Final = 1440 * MINUTE
 PRICES: Final = ("open", "high", "low", "close")
@@ -62,7 +62,8 @@ class Bars(NamedTuple):
 
 def cut(bars: Bars, first: int, last: int) -> Bars:
     """The bars from index `first` up to, and without, `last`."""
-    return Bars(bars.symbol, bars.timeframe, *(column[first:last] for column in tuple(bars)[2:]))
+    columns: tuple[Any, ...] = tuple(bars)
+    return Bars(bars.symbol, bars.timeframe, *(column[first:last] for column in columns[2:]))
 
 
 class Loaded(NamedTuple):
@@ -98,8 +99,20 @@ def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: s
     columns = {column: _numbers(table, column, opens, name) for column in (*PRICES, "volume")}
     _check(opens, columns, source_timeframe, name)
     kind = classify(symbol)
-    source = Bars(symbol, source_timeframe, opens, opens + MINUTES[source_timeframe] * MINUTE, *columns.values(), sessions=opens)
-    source = source._replace(sessions=session_numbers(opens, source_timeframe, kind))
+    closes: Array = opens + MINUTES[source_timeframe] * MINUTE
+    sessions = session_numbers(opens, source_timeframe, kind)
+    source = Bars(
+        symbol,
+        source_timeframe,
+        opens,
+        closes,
+        columns["open"],
+        columns["high"],
+        columns["low"],
+        columns["close"],
+        columns["volume"],
+        sessions,
+    )
     warnings: list[str] = []
     bars = source if timeframe == source_timeframe else derive(source, timeframe, kind, warnings)
     if not len(bars.opens):
@@ -135,10 +148,8 @@ def _read(path: Path, name: str) -> pd.DataFrame:
 
 def _times(table: pd.DataFrame, name: str) -> Array:
     texts = table[next(column for column in TIME_NAMES if column in table.columns)].str.strip()
-    wrong = ~texts.str.fullmatch(ISO)
-    if not wrong.any():
-        parsed = pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce")
-        wrong = parsed.isna()
+    parsed = pd.to_datetime(texts.where(texts.str.fullmatch(ISO)), utc=True, format="ISO8601", errors="coerce")
+    wrong = parsed.isna()
     if wrong.any():
         row = int(np.flatnonzero(wrong.to_numpy())[0])
         raise DataError(f"{name}, row {row + 2}: {texts.iloc[row]!r} is no date; write it as 2017-06-30T13:00:00Z.")
@@ -180,7 +191,7 @@ def _check(opens: Array, columns: dict[str, Array], timeframe: str, name: str) -
             raise DataError(f"{name}, row {row + 2}: the {what}.")
 
 
-def stamp(nanoseconds: int) -> str:
+def stamp(nanoseconds: Any) -> str:
     """A moment in ISO 8601, UTC."""
     return dt.datetime.fromtimestamp(int(nanoseconds) // 1_000_000_000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -236,10 +247,7 @@ def derive(source: Bars, timeframe: str, kind: SymbolClass, warnings: list[str])
     warnings : list of str
         Gets a line for each bar left out.
     """
-    if MINUTES[source.timeframe] >= MINUTES["1d"]:
-        days = source.opens // DAY
-    else:
-        days = _session_days(source.opens, kind)
+    days: Array = source.opens // DAY if MINUTES[source.timeframe] >= MINUTES["1d"] else _session_days(source.opens, kind)
     begins, ends = _spans(source, days, timeframe, kind)
     first = np.flatnonzero(np.concatenate(([True], np.diff(begins) != 0)))
     last = np.concatenate((first[1:], [len(begins)])) - 1

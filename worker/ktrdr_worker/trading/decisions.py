@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.strategy.schema import Decisions
-
-Array = np.ndarray[Any, Any]
 
 
 def decide(probabilities: Array, settings: Decisions) -> Array:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import Bars, DataError
 from ktrdr_worker.trading.fuzzy import membership
 from ktrdr_worker.trading.indicators import compute
 from ktrdr_zmq.strategy.schema import FuzzySet, Strategy
-
-Array = np.ndarray[Any, Any]
 
 
 class Features(NamedTuple):

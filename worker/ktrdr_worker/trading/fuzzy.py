@@ -7,11 +7,11 @@ function is 0: a set that is open to one side is written as a trapezoid whose ou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from ktrdr_worker.trading.arrays import Array
 
 
 def trapezoidal(values: Array, a: float, b: float, c: float, d: float) -> Array:

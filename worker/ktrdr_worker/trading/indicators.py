@@ -7,16 +7,16 @@ it. Here names, ranges and warm-up are those of `ktrdr_zmq.strategy.catalogue`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import talib
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import Bars, DataError
 from ktrdr_zmq.strategy.catalogue import CATALOGUE
 from ktrdr_zmq.strategy.schema import IndicatorUse
 
-Array = np.ndarray[Any, Any]
 Parameters = Mapping[str, float]
 
 

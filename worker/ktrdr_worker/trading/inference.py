@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from ktrdr_worker.trading import network as networks
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import Bars
 from ktrdr_worker.trading.bundle import Trained
 from ktrdr_worker.trading.features import build, scale
-
-Array = np.ndarray[Any, Any]
 
 
 def predict(model: Trained, bars: Bars, device: str = "cpu") -> tuple[Array, int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.strategy.schema import Labels
 
-Array = np.ndarray[Any, Any]
 UNKNOWN: Final = -1
 SELL, HOLD, BUY = 0, 1, 2
 
@@ -40,8 +40,8 @@ def label(close: Array, settings: Labels) -> Labelled:
     settings : Labels
     """
     count, horizon = len(close), settings.horizon
-    ends = np.arange(count, dtype=np.int64) + horizon
-    classes = np.full(count, UNKNOWN, dtype=np.int64)
+    ends: Array = np.arange(count, dtype=np.int64) + horizon
+    classes: Array = np.full(count, UNKNOWN, dtype=np.int64)
     if count > horizon:
         returns = close[horizon:] / close[:-horizon] - 1.0
         limits = thresholds(close, settings)[:-horizon]

@@ -8,18 +8,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from ktrdr_worker.trading import network as networks
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.results import EpochHistory
 from ktrdr_zmq.strategy.schema import CLASSES, Model, Training
-
-Array = np.ndarray[Any, Any]
 
 
 class Part(NamedTuple):

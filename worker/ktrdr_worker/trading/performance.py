@@ -1,8 +1,8 @@
 """The figures of a backtest: formulas over an equity curve and a table of trades.
 
-Names, units and the rule of which figure may be undefined are those of `ktrdr_zmq.results`; an undefined one is None. Everything a year long is
-computed from the returns of sessions (a forex or stock exchange day), however fine the bars are: per-bar returns of an hourly strategy
-are neither independent nor 252 a year.
+Names, units and the rule of which figure may be undefined are those of `ktrdr_zmq.results`; an undefined one is None. Everything a year
+long is computed from the returns of sessions (a forex or stock exchange day), however fine the bars are: per-bar returns of an hourly
+strategy are neither independent nor 252 a year.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.backtest import Outcome
 from ktrdr_zmq.results import BacktestMetrics
 
 DAY: Final = 86_400e9
 YEAR_DAYS: Final = 365.25
-
-Array = np.ndarray[Any, Any]
 
 
 class Clock(NamedTuple):
@@ -86,7 +85,7 @@ def session_returns(equity: Array, sessions: Array, capital: float) -> Array:
     Ends where equity is no longer above 0.
     """
     last = np.flatnonzero(np.append(np.diff(sessions) != 0, True))
-    values = np.append(capital, equity[last])
+    values: Array = np.append(capital, equity[last])
     lost = np.flatnonzero(values <= 0)
     if len(lost):
         values = values[: lost[0] + 1]
@@ -129,7 +128,7 @@ class Fall(NamedTuple):
 def drawdowns(equity: Array, clock: Clock, capital: float) -> list[Fall]:
     """Every drawdown, in the order of time. A peak in the starting capital counts from the open of the first bar."""
     curve = drawdown_curve(equity, capital)
-    times = np.append(clock.opens[0], clock.closes)  # times[i] is the close of bar i - 1
+    times: Array = np.append(clock.opens[0], clock.closes)  # times[i] is the close of bar i - 1
     under = np.flatnonzero(np.diff(np.concatenate(([0], (curve < 0).astype(np.int8), [0]))))
     falls = []
     for begin, end in zip(under[::2], under[1::2], strict=True):  # bars begin to end - 1 are below the peak

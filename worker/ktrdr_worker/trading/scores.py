@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.results import ClassificationMetrics
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
 
 
-def classification(true: np.ndarray[Any, Any], probabilities: np.ndarray[Any, Any]) -> ClassificationMetrics:
+def classification(true: Array, probabilities: Array) -> ClassificationMetrics:
     """Score predicted probabilities against true classes.
 
     Parameters
@@ -38,21 +37,21 @@ def classification(true: np.ndarray[Any, Any], probabilities: np.ndarray[Any, An
     )
 
 
-def balanced_accuracy(confusion: np.ndarray[Any, Any]) -> float:
+def balanced_accuracy(confusion: Array) -> float:
     """Mean recall of the classes that occur."""
     occurs = confusion.sum(axis=1) > 0
     return float((np.diag(confusion)[occurs] / confusion.sum(axis=1)[occurs]).mean())
 
 
-def macro_f1(confusion: np.ndarray[Any, Any]) -> float:
+def macro_f1(confusion: Array) -> float:
     """Mean F1 of the classes that occur or were predicted."""
     either = confusion.sum(axis=0) + confusion.sum(axis=1)
     return float((2.0 * np.diag(confusion)[either > 0] / either[either > 0]).mean())
 
 
-def matthews(confusion: np.ndarray[Any, Any]) -> float | None:
+def matthews(confusion: Array) -> float | None:
     """Matthews correlation coefficient for several classes: Gorodkin, Comput. Biol. Chem. 28 (2004) 367."""
-    matrix = confusion.astype(np.float64)
+    matrix: Array = confusion.astype(np.float64)
     true, predicted, total = matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
     spread = (total**2 - true @ true) * (total**2 - predicted @ predicted)
     if spread <= 0:
@@ -60,7 +59,7 @@ def matthews(confusion: np.ndarray[Any, Any]) -> float | None:
     return float((np.trace(matrix) * total - true @ predicted) / np.sqrt(spread))
 
 
-def baseline(true: np.ndarray[Any, Any], train: np.ndarray[Any, Any], classes: int) -> ClassificationMetrics:
+def baseline(true: Array, train: Array, classes: int) -> ClassificationMetrics:
     """Score the rule that always says the most frequent class of the training part.
 
     For the log-loss it gives each class its frequency in the training part.

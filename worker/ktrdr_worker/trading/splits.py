@@ -1,23 +1,23 @@
 """Chronological parts of a data set, with purge and embargo. Index arithmetic; knows no bars.
 
-A sample is a bar at whose close a decision is made; its label looks at bars up to ``label_end``. Where that bar lies in the next part, or in
-the embargo before it, the sample would carry knowledge of that part into the one before: it is left out (Lopez de Prado, Advances in
+A sample is a bar at whose close a decision is made; its label looks at bars up to ``label_end``. Where that bar lies in the next part, or
+in the embargo before it, the sample would carry knowledge of that part into the one before: it is left out (Lopez de Prado, Advances in
 Financial Machine Learning, 2018, chapter 7).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+from ktrdr_worker.trading.arrays import Array
 
 
 class PartIndices(NamedTuple):
     """One part: `rows` are positions in the array of samples; `purged` counts what was left out at its end."""
 
-    rows: Indices
+    rows: Array
     purged: int
 
 
@@ -29,7 +29,7 @@ class Split(NamedTuple):
     test: PartIndices
 
 
-def chronological(bars: Indices, label_end: Indices, fractions: tuple[float, float, float], embargo: int = 0) -> Split:
+def chronological(bars: Array, label_end: Array, fractions: tuple[float, float, float], embargo: int = 0) -> Split:
     """Split samples into training, validation and test part.
 
     Parameters
@@ -64,7 +64,7 @@ def chronological(bars: Indices, label_end: Indices, fractions: tuple[float, flo
     )
 
 
-def _purge(bars: Indices, label_end: Indices, begin: int, end: int, embargo: int) -> PartIndices:
+def _purge(bars: Array, label_end: Array, begin: int, end: int, embargo: int) -> PartIndices:
     rows = np.arange(begin, end)
     if end >= len(bars):
         return PartIndices(rows, 0)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.backtest import END_OF_DATA, RUIN, Outcome
 from ktrdr_worker.trading.bars import Bars
 from ktrdr_worker.trading.performance import drawdown_curve
 from ktrdr_zmq.results import EQUITY_COLUMNS, EXIT_REASONS, TRADE_COLUMNS
-
-Array = np.ndarray[Any, Any]
 
 
 def trades_csv(outcome: Outcome, bars: Bars) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ktrdr_worker.trading import network as networks
+from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import Bars, DataError, stamp
 from ktrdr_worker.trading.features import Features, Scaling, build, fit_scaling, scale
 from ktrdr_worker.trading.labels import UNKNOWN, Labelled, label
@@ -21,7 +22,6 @@ from ktrdr_zmq import results
 from ktrdr_zmq.results import ClassificationMetrics
 from ktrdr_zmq.strategy.schema import CLASSES, Strategy
 
-Array = np.ndarray[Any, Any]
 FEWEST = 10
 """Samples that each part must have."""
 

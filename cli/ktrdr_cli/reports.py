@@ -1,0 +1,161 @@
+"""Tables of what a training and a backtest found: figures with their units, the baseline beside them, IN-SAMPLE where it is true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ktrdr_cli.blocks import DASH, Block, Column, Fields, Table
+from ktrdr_cli.texts import as_text, figure, seconds
+
+if TYPE_CHECKING:
+    from ktrdr_zmq.results import BacktestResult, ClassificationMetrics, TrainingResult
+    from ktrdr_zmq.views import JobInfo
+
+IN_SAMPLE: Final = "IN-SAMPLE: the window overlaps the bars that the model was trained on. These figures say nothing about the future."
+
+_SHORT: Final = {
+    "total_return", "buy_hold_return", "annual_return", "annual_volatility", "sharpe_ratio", "sortino_ratio", "calmar_ratio",
+    "max_drawdown", "max_drawdown_days", "exposure_time", "trades", "win_rate", "profit_factor", "avg_trade", "best_trade", "worst_trade",
+    "commission_paid", "slippage_paid", "equity_final",
+}  # fmt: skip
+"""What the table after a backtest shows; ``jobs result`` shows every figure."""
+
+
+def label(name: str) -> str:
+    """A metric's name for people."""
+    return {"mcc": "MCC", "macro_f1": "macro F1", "sqn": "SQN", "cagr": "CAGR"}.get(name, name.replace("_", " "))
+
+
+def day(moment: str) -> str:
+    """The day of an ISO 8601 time."""
+    return moment[:10]
+
+
+def where_it_ran(info: JobInfo, device: str) -> str:
+    """Worker, slot and device."""
+    return f"{info.worker_id} ({info.tag} slot, device {device})" if info.tag else f"{info.worker_id} (device {device})"
+
+
+def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> list[Block]:
+    """The blocks for a result; of a kind that has no schema, its values by name."""
+    from ktrdr_zmq.results import DOCUMENTS, BacktestResult, read
+
+    if plain.get("kind") not in DOCUMENTS:
+        rows = [(str(key), as_text(value)) for key, value in plain.items() if key not in ("schema", "kind")]
+        return [Fields([("job", info.id), *rows], title=f"Result of {info.kind} {info.name}".rstrip())]
+    document = read(plain)
+    if isinstance(document, BacktestResult):
+        return backtest_report(document, info, full=full)
+    return training_report(cast("TrainingResult", document), info, full=full)
+
+
+# ---------------------------------------------------------------------------------------------------------------- training
+
+
+def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False) -> list[Block]:
+    """What a training found: test figures beside those of always saying the most frequent class."""
+    stopped = ", stopped early" if result.stopped_early else ""
+    data = result.data
+    rows = [
+        ("job", info.id),
+        ("worker", where_it_ran(info, result.device)),
+        ("data", f"{result.symbol} {result.timeframe}, {data.bars:,} bars, {day(data.first)} to {day(data.last)} ({data.origin})"),
+        ("epochs", f"{result.epochs_run}, best {result.best_epoch}{stopped}; {seconds(result.duration_s)}"),
+        ("test part", f"{result.test_part.samples:,} samples, {day(result.test_part.first)} to {day(result.test_part.last)}"),
+        ("model", result.model_digest[:16] if not full else result.model_digest),
+    ]
+    if full:
+        rows += [
+            ("parameters", f"{result.parameters:,} in the network, seed {result.seed}, {result.threads} threads"),
+            ("classes", ", ".join(result.classes)),
+            ("features", "\n".join(result.feature_ids)),
+            ("overrides", as_text(result.overrides)),
+            ("config digest", result.config_digest),
+            ("data digest", data.digest),
+            ("software", as_text(result.fingerprint)),
+        ]
+    parts = {"test": result.test, "baseline": result.baseline, "validation": result.validation, "train": result.train}
+    blocks: list[Block] = [
+        Fields(rows, title=f"Trained {info.name or result.strategy_name}"),
+        metric_table(parts, title="On bars that it never saw; the baseline always says the most frequent class"),
+    ]
+    if full:
+        blocks.append(parts_table(result))
+    return blocks + warnings(result.warnings)
+
+
+def metric_table(parts: Mapping[str, ClassificationMetrics], title: str) -> Table:
+    """Classification figures, a column for each part."""
+    from ktrdr_zmq.results import CLASSIFICATION_METRICS
+
+    columns = [Column("METRIC", whole=True), *(Column(name.upper(), right=True, whole=True) for name in parts)]
+    rows = [[label(name), *(figure(part[name], metric.unit) for part in parts.values())] for name, metric in CLASSIFICATION_METRICS.items()]
+    return Table(columns, rows, title=title)
+
+
+def parts_table(result: TrainingResult) -> Table:
+    """How the bars were split."""
+    columns = [
+        Column("PART"),
+        Column("SAMPLES", right=True),
+        Column("PURGED", right=True),
+        Column("FIRST"),
+        Column("LAST"),
+        Column("CLASSES"),
+    ]
+    rows = []
+    for name, part in (("train", result.train_part), ("validation", result.validation_part), ("test", result.test_part)):
+        counts = ", ".join(f"{count:,} {word}" for word, count in zip(result.classes, part.class_counts, strict=False))
+        rows.append([name, f"{part.samples:,}", f"{part.purged:,}", day(part.first), day(part.last), counts])
+    return Table(columns, rows, title="The split, in time")
+
+
+# ---------------------------------------------------------------------------------------------------------------- backtest
+
+
+def backtest_report(result: BacktestResult, info: JobInfo, *, full: bool = False) -> list[Block]:
+    """What a backtest found."""
+    from ktrdr_zmq.results import BACKTEST_METRICS
+
+    window = result.window
+    chosen = "as asked for" if window.chosen else "what the model never saw"
+    rows = [
+        ("job", info.id),
+        ("worker", where_it_ran(info, result.device)),
+        ("model", f"{info.name or result.strategy_name} ({result.model_digest[:16]})"),
+        ("window", f"{day(window.first)} to {day(window.last)}, {window.bars:,} bars of {result.symbol} {result.timeframe}: {chosen}"),
+        (
+            "money",
+            f"{result.capital:,.0f} at the start; {result.commission_bps:g} bps commission, {result.slippage_bps:g} bps slippage a leg",
+        ),
+        ("signals", ", ".join(f"{count:,} {word}" for word, count in result.signals.items()) or DASH),
+    ]
+    if result.in_sample:
+        rows.append(("IN-SAMPLE", f"yes: {window.seen_bars:,} of the bars were seen in training"))
+    if full:
+        rows += [
+            ("open at end", as_text(result.open_at_end)),
+            ("overrides", as_text(result.overrides)),
+            ("model digest", result.model_digest),
+            ("data digest", result.data.digest),
+            ("software", as_text(result.fingerprint)),
+        ]
+    shown = {name: metric for name, metric in BACKTEST_METRICS.items() if full or name in _SHORT}
+    mark = "  IN-SAMPLE" if result.in_sample else ""
+    cells = [[label(name), figure(result.metrics[name], metric.unit)] for name, metric in shown.items()]
+    if not full:
+        half = (len(cells) + 1) // 2
+        left, right = cells[:half], [*cells[half:], *([["", ""]] if len(cells) % 2 else [])]
+        cells = [[*first, *second] for first, second in zip(left, right, strict=True)]
+    pair = [Column("METRIC", whole=True), Column("VALUE", right=True, whole=True)]
+    table = Table(pair if full else pair * 2, cells, title=f"Backtest of {info.name or result.strategy_name}{mark}")
+    blocks: list[Block] = [Fields(rows), table]
+    if result.in_sample:
+        blocks.append(IN_SAMPLE)
+    return blocks + warnings(result.warnings)
+
+
+def warnings(texts: Sequence[str]) -> list[Block]:
+    """What the job itself warned of."""
+    return ["\n".join(f"Note: {text}" for text in texts)] if texts else []
