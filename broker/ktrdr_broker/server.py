@@ -382,8 +382,13 @@ class BrokerServer:
         self._waiting = Saves()
         sends, self._held = self._held, []
         self.core.committed()
+        # Order matters within a socket only. Workers have something to do with what they get; clients just learn that all is well.
         for send in sends:
-            self._emit(send)
+            if not isinstance(send, ToClient):
+                self._emit(send)
+        for send in sends:
+            if isinstance(send, ToClient):
+                self._emit(send)
 
     def _emit(self, send: Send) -> None:
         if isinstance(send, Publish):

@@ -149,8 +149,10 @@ def backtest_report(result: BacktestResult, info: JobInfo, *, full: bool = False
         left, right = cells[:half], [*cells[half:], *([["", ""]] if len(cells) % 2 else [])]
         cells = [[*first, *second] for first, second in zip(left, right, strict=True)]
     pair = [Column("METRIC", whole=True), Column("VALUE", right=True, whole=True)]
-    table = Table(pair if full else pair * 2, cells, title=f"Backtest of {info.name or result.strategy_name}{mark}")
-    blocks: list[Block] = [Fields(rows), table]
+    blocks: list[Block] = [
+        Fields(rows, title=f"Backtest of {info.name or result.strategy_name}{mark}"),
+        Table(pair if full else pair * 2, cells, title="Figures, after costs"),
+    ]
     if result.in_sample:
         blocks.append(IN_SAMPLE)
     return blocks + warnings(result.warnings)

@@ -82,7 +82,7 @@ class Backtesting:
             open_at_end=open_at_end, model_digest=context.input_digests["model"], artifacts=artifacts, device=context.device,
             duration_s=time.monotonic() - begun, fingerprint=fingerprint(context.device),
             conventions=_conventions(request, rules, year, first, seen_bars),
-            warnings=loaded.warnings + _warnings(metrics, seen_bars, open_at_end),
+            warnings=loaded.warnings + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year),
         ).to_dict()  # fmt: skip
 
 
@@ -144,12 +144,14 @@ def _conventions(request: Request, rules: Rules, year: int, warmup: int, seen_ba
     }
 
 
-def _warnings(metrics: results.BacktestMetrics, seen_bars: int, open_at_end: bool) -> list[str]:
+def _warnings(metrics: results.BacktestMetrics, seen_bars: int, open_at_end: bool, sessions: int, year: int) -> list[str]:
     found = []
     if seen_bars:
         found.append(f"IN-SAMPLE: the model has learned from {seen_bars:,} of these bars; the figures say nothing about the future.")
     if metrics.trades < 30:
         found.append(f"Only {metrics.trades} trades: the figures say little.")
+    if sessions < year:
+        found.append(f"The window has {sessions} sessions, less than a year of {year}: annual figures say little.")
     if open_at_end:
         found.append("The last position was still open and was closed at the last close.")
     return found
