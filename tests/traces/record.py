@@ -1,6 +1,6 @@
 """Scripted dialogues of the real cores, written down as text: what a stranger reads to see how they talk.
 
-``python -m tests.traces.record`` writes them anew after a wanted change; the difference then shows in review what the change does to the wire.
+``python -m tests.traces.record`` writes them anew after a wanted change; the difference shows in review what the change does to the wire.
 Heartbeats and progress are left out. Times are simulated seconds.
 """
 
