@@ -37,6 +37,7 @@ DIGEST_SIZE: Final = 32
 STORED: Final = b"S"
 DELETE: Final = b"D"
 STOP: Final = b"Q"
+FAILED: Final = b"F"
 
 
 class ArtifactFiles:
@@ -132,8 +133,8 @@ class _Download(NamedTuple):
     get: m.Get
 
 
-class BulkServer(threading.Thread):
-    """Serves GET and PUT on the bulk socket.
+class BulkServer:
+    """Serves GET and PUT on the bulk socket, in a thread of its own.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ class BulkServer(threading.Thread):
     """
 
     def __init__(self, socket: Any, pipe: Any, files: ArtifactFiles) -> None:
-        super().__init__(name="bulk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="bulk", daemon=True)  # not a subclass: its private names would be ours
         self._socket = socket
         self._pipe = pipe
         self._files = files
@@ -154,26 +155,44 @@ class BulkServer(threading.Thread):
         self._downloads: deque[_Download] = deque()
         self._count = 0
 
-    def run(self) -> None:
-        """Serve until told to stop."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._pipe, zmq.POLLIN)
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end, which STOP in the pipe asks for."""
+        self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether it serves."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
         try:
-            going = True
-            while going:
-                ready = dict(poller.poll(0 if self._downloads else 10_000))
-                if self._pipe in ready:
-                    going = self._orders()
-                if self._socket in ready:
-                    self._requests()
-                self._send_chunks()
-                self._expire()
+            self._serve()
+        except Exception:  # whatever it is: a broker without its artifacts must not go on as if it had them
+            log.exception("the bulk thread has failed")
+            self._pipe.send_multipart([FAILED])
         finally:
             for upload in self._uploads.values():
                 upload.discard()
             self._socket.close(200)
-            self._pipe.close(0)
+            self._pipe.close(-1)
+
+    def _serve(self) -> None:
+        """Serve until told to stop."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._pipe, zmq.POLLIN)
+        going = True
+        while going:
+            ready = dict(poller.poll(0 if self._downloads else 10_000))
+            if self._pipe in ready:
+                going = self._orders()
+            if self._socket in ready:
+                self._requests()
+            self._send_chunks()
+            self._expire()
 
     # ------------------------------------------------------------ orders of the core
 
@@ -205,12 +224,12 @@ class BulkServer(threading.Thread):
                 self._send(peer, m.Nack(code=error.code, verb=error.verb, text=error.message, versions=[m.MAJOR]))
                 continue
             try:
-                self._handle(peer, message, bodies)
+                self._answer(peer, message, bodies)
             except OSError as error:
                 log.error("the artifact folder cannot be used: %s", error)  # noqa: TRY400  # the reason says it all
                 self._refuse(peer, message, "STORAGE", f"The broker cannot use its disk: {error.strerror or error}", retryable=True)
 
-    def _handle(self, peer: bytes, message: Any, bodies: list[bytes]) -> None:
+    def _answer(self, peer: bytes, message: Any, bodies: list[bytes]) -> None:
         if isinstance(message, m.Get):
             self._get(peer, message)
         elif isinstance(message, m.Put):

@@ -23,7 +23,7 @@ from typing import IO, Any, Final, NamedTuple
 
 import zmq
 
-from ktrdr_broker.bulk import DELETE, RESERVE, STOP, STORED, ArtifactFiles, BulkServer
+from ktrdr_broker.bulk import DELETE, FAILED, RESERVE, STOP, STORED, ArtifactFiles, BulkServer
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.core import Broker, Port
 from ktrdr_broker.model import ArtifactDelete, ArtifactStored, Found, Publish, Saves, Send, ToClient, ToWorker
@@ -186,6 +186,7 @@ class BrokerServer:
         self._retry: asyncio.TimerHandle | None = None
         self._next_disk_check = 0.0
         self._trouble = ""
+        self._failed = ""
         self._stop = asyncio.Event()
         if not loaded.clean:
             log.info("the last broker on this folder did not end cleanly; the database is intact")
@@ -228,7 +229,7 @@ class BrokerServer:
             if not self._waiting:
                 self._store.close()
             self._lock.release()
-        return self.core.fatal
+        return self.core.fatal or self._failed
 
     def stop(self) -> None:
         """End `run` in good order."""
@@ -282,7 +283,12 @@ class BrokerServer:
 
     def _from_bulk(self, batch: list[list[bytes]]) -> None:
         now, wall = time.monotonic(), time.time_ns() // 1000
-        for _, digest, size in batch:
+        for what, *rest in batch:
+            if what == FAILED:
+                self._failed = "The thread that keeps artifacts has failed; the log says why."
+                self._stop.set()
+                return
+            digest, size = rest
             self.core.on_artifact_stored(digest, int.from_bytes(size, "big"), now, wall)
         self._plan_turn()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zmq
 
-from ktrdr_broker.bulk import CHUNK, DELETE, MAX_ARTIFACT, STOP, STORED, UPLOAD_CREDIT, ArtifactFiles, BulkServer
+from ktrdr_broker.bulk import CHUNK, DELETE, FAILED, MAX_ARTIFACT, STOP, STORED, UPLOAD_CREDIT, ArtifactFiles, BulkServer
 from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.artifacts import ArtifactCache, BulkClient
@@ -212,11 +212,14 @@ def test_what_is_there_need_not_be_sent(bulk: Bulk, peer: Peer) -> None:
 def test_two_peers_with_the_same_artifact_both_hear_of_its_commit(bulk: Bulk, peer: Peer) -> None:
     other = Peer(bulk)
     data = content(CHUNK + 1)
-    for number, uploader in enumerate((peer, other), 1):
-        uploader.put(number, data)
+    for uploader in (peer, other):
+        uploader.say(m.Put(1, sha(data), len(data)))
+        assert uploader.hear() == m.PutReady(1, UPLOAD_CREDIT)
+    for uploader in (peer, other):
+        uploader.send_chunks(1, data)
     assert [bulk.announced() for _ in range(2)] == [(sha(data), len(data))] * 2
     bulk.commit(sha(data))
-    assert (peer.hear(), other.hear()) == (m.PutDone(1, sha(data)), m.PutDone(2, sha(data)))
+    assert (peer.hear(), other.hear()) == (m.PutDone(1, sha(data)), m.PutDone(1, sha(data)))
     other.close()
 
 
@@ -644,3 +647,13 @@ async def test_a_cache_downloads_once_and_keeps_what_was_used_last(bulk: Bulk, t
         assert [digest for digest in digests if cache.path(digest).exists()] == [digests[0], digests[3]]
     finally:
         client.close()
+
+
+def test_a_thread_that_fails_says_so(bulk: Bulk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The broker ends then: without its artifacts it must not go on as if it had them."""
+    monkeypatch.setattr(ArtifactFiles, "delete", lambda *_: 1 / 0)
+    bulk.core.send_multipart([DELETE, b"d" * 32])
+    assert bulk.core.poll(PATIENCE_MS)
+    assert bulk.core.recv_multipart() == [FAILED]
+    bulk.thread.join(20)
+    assert "ZeroDivisionError" in caplog.text
