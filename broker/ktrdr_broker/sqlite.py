@@ -67,7 +67,11 @@ class SqliteStore:
         self.path = folder / FILE_NAME
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=64)
-            self._prepare(fsync)
+            try:
+                self._prepare(fsync)
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise StorageError(f"The database {self.path} cannot be opened: {error}.", hint=_WAY_OUT) from error
 

@@ -167,20 +167,17 @@ def test_a_folder_in_the_files_place(disk: Disk) -> None:
 
 
 def overwrite_a_page(disk: Disk) -> None:
+    """The first page of the table of jobs."""
+    (page,) = disk.raw().execute("SELECT rootpage FROM sqlite_master WHERE name = 'job'").fetchone()
+    disk.close()
     data = bytearray(disk.file.read_bytes())
-    page = len(data) // 4096 // 2 * 4096
-    data[page : page + 4096] = b"\xa5" * 4096
+    data[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
     disk.file.write_bytes(bytes(data))
 
 
-def filled(disk: Disk) -> None:
+def test_structural_damage_is_found_after_an_unclean_stop(disk: Disk) -> None:
     disk.loaded(*(job(seq, body=b"x" * 500) for seq in range(1, 200)))
     disk.raw().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def test_structural_damage_is_found_after_an_unclean_stop(disk: Disk) -> None:
-    filled(disk)
-    disk.close()
     overwrite_a_page(disk)
     assert "damaged" in refusal(disk).message
 
