@@ -3,9 +3,10 @@
     python benchmarks/dispatch.py --jobs 20000 --workers 1
     python benchmarks/dispatch.py --json
 
-Each job is submitted by itself through the public API and its result awaited; `--window` callers do so at the same time. The figures
-depend on the disk (every job is synced to it twice: when it is accepted and when it ends) and on what else the machine does, so a yardstick
-is measured in the same run: plain pyzmq, one ROUTER that echoes, the same window.
+Each job is submitted by itself through the public API and its result awaited. For throughput `--window` callers do so at the same time;
+round trips are measured one job at a time, with nothing else under way. The figures depend on the disk (every job is synced to it twice:
+when it is accepted and when it ends) and on what else the machine does, so a yardstick is measured in the same run: plain pyzmq, one ROUTER
+that echoes, the same window.
 
     jobs_per_s                    submitted, run, and result received
     rtt_p50_ms, rtt_p99_ms        one job after the other on the idle cluster: submit to result
@@ -138,7 +139,8 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
         "fsync": not options.no_fsync,
         "jobs": options.jobs,
         "workers": options.workers,
-        "window": options.window,
+        "throughput": f"{options.window} jobs under way at a time",
+        "rtt": f"one job at a time on the otherwise idle cluster, {options.samples} times",
     }
 
 

@@ -55,7 +55,10 @@ def _default(value: Any) -> Any:
 
 
 def _unpack_array(data: bytes) -> Any:
-    import numpy as np
+    try:
+        import numpy as np
+    except ImportError:
+        raise PayloadError("The body holds an array, and NumPy is not installed here.", hint="Install it with: pip install numpy") from None
 
     dtype, shape, raw = msgpack.unpackb(data)
     if dtype not in _DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):

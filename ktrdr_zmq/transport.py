@@ -26,6 +26,8 @@ LARGE: Final = 64 * 1024
 # Plain numbers: joining pyzmq's enumerations for each frame costs more than the call into libzmq.
 _LAST: Final = int(zmq.DONTWAIT)
 _MORE: Final = int(zmq.DONTWAIT) | int(zmq.SNDMORE)
+_READABLE: Final = int(zmq.POLLIN)
+_WRITABLE: Final = int(zmq.POLLOUT)
 
 
 def configure(socket: Socket, *, hwm: int = 2000, linger: int = 0) -> None:
@@ -128,6 +130,7 @@ class Channel:
         # pyzmq's send_multipart and recv_multipart take three times as long as the calls that they are made of.
         self._send_frame = partial(RawSocket.send, socket)
         self._receive_frame: Callable[[], Any] = partial(RawSocket.recv, socket, _LAST, False)
+        self._events: Callable[[], Any] = partial(RawSocket.get, socket, zmq.EVENTS)
         self._with_origin = with_origin
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
@@ -169,7 +172,7 @@ class Channel:
         except zmq.ZMQError as error:
             self.rearm()
             if error.errno in (zmq.EAGAIN, errno.EHOSTUNREACH):
-                self._blocked = True
+                self._blocked = self._on_writable is not None
                 return False
             raise
         self.rearm()
@@ -179,7 +182,7 @@ class Channel:
         """Look at the socket again on the next turn: a send may have swallowed the edge that announced a message."""
         if not self._armed and self._loop is not None:
             self._armed = True
-            self._loop.call_soon(self._ready)
+            self._loop.call_soon(self._look)
 
     def _receive(self) -> list[Any]:
         """One message; `zmq.Again` if there is none."""
@@ -190,13 +193,20 @@ class Channel:
             frames.append(frame.bytes)
         return frames
 
-    def _ready(self) -> None:
+    def _look(self) -> None:
         self._armed = False
+        wanted = _READABLE | _WRITABLE if self._blocked else _READABLE
+        if self._loop is not None and self._events() & wanted:
+            self._ready()
+
+    def _ready(self) -> None:
         if self._loop is None:
             return
-        socket = self.socket
         batch: list[list[Any]] = []
-        for _ in range(self._budget):
+        for count in range(self._budget):
+            # Asking is cheaper than the exception that says that there is no more; behind a second message, many more are likely.
+            if count == 1 and not self._events() & _READABLE:
+                break
             try:
                 batch.append(self._receive())
             except zmq.Again:
@@ -207,6 +217,6 @@ class Channel:
             self._on_batch(batch)
         if self.closed:  # by the callback
             return
-        if self._blocked and self._on_writable is not None and int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+        if self._blocked and self._on_writable is not None and self._events() & _WRITABLE:
             self._blocked = False
             self._on_writable()

@@ -6,8 +6,6 @@ proportion to what would be lost, and the worker may still come back and go on, 
 
 from __future__ import annotations
 
-import math
-
 from ktrdr_broker.ledger import Ledger
 from ktrdr_broker.model import Job
 from ktrdr_broker.queues import Placement, Queues
@@ -18,6 +16,8 @@ from ktrdr_zmq.jobs import HELD, TAG_CPU, TERMINAL, Attempt, Device, Failure, Jo
 RECORDED = "RECORDED"
 FORGET = "FORGET"
 MISSING_ARTIFACT = "MISSING_ARTIFACT"
+LONGEST_RUN = 1e9
+"""Seconds (thirty years); what a worker says beyond is nonsense, and would not fit a column."""
 
 
 class _Batch:
@@ -181,7 +181,7 @@ class Leases:
     def _record(self, job: Job, item: m.ResultItem, body: bytes) -> None:
         ledger = self._ledger
         self.release(job)
-        job.run_s = item.run_s if 0.0 <= item.run_s < math.inf else 0.0
+        job.run_s = item.run_s if 0.0 <= item.run_s < LONGEST_RUN else 0.0
         job.started_at = job.started_at or ledger.wall - int(job.run_s * 1e6)
         if item.artifacts or job.artifacts:
             ledger.attach(job, [artifact for artifact in item.artifacts if artifact.digest in ledger.artifacts])

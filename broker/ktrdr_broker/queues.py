@@ -228,6 +228,8 @@ class Queues:
 
         Jobs further back in such a line may be noticed up to one tick late; looking at all of them each turn would cost more.
         """
+        if not (self._lines or self._parked or self._ends):
+            return None
         times = [heap[0][0] for heap in (self._parked, self._ends) if heap]
         for key, line in self._lines.items():
             if key.waits:

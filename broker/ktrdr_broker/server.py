@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import gc
 import json
 import logging
 import os
-import resource
-import socket as stdlib_socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import zmq
 
@@ -28,26 +24,18 @@ from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.core import Broker, Port
 from ktrdr_broker.model import ArtifactDelete, ArtifactStored, Found, Publish, Saves, Send, ToClient, ToWorker
 from ktrdr_broker.sqlite import SqliteStore
+from ktrdr_broker.startup import FolderLock, bind_all, bind_free, raise_file_limit
 from ktrdr_broker.store import StorageError, Store
 from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
-from ktrdr_zmq.errors import EXIT_REFUSED, ConfigError, KtrdrError, ProtocolError
-from ktrdr_zmq.transport import Channel, bind_router, bind_xpub
+from ktrdr_zmq.errors import ProtocolError
+from ktrdr_zmq.transport import Channel
 from ktrdr_zmq.version import __version__
 
 log = logging.getLogger(__name__)
 
-PORTS: Final = ("workers", "clients", "events", "bulk")
 DISK_CHECK_S: Final = 2.0
 RETRY_COMMIT_S: Final = 0.5
-LOCK_NAME: Final = "broker.lock"
-
-
-class StartRefused(KtrdrError):
-    """The broker cannot start here."""
-
-    code = "REFUSED"
-    exit_code = EXIT_REFUSED
 
 
 class ServerSettings(NamedTuple):
@@ -61,92 +49,6 @@ class ServerSettings(NamedTuple):
     data_dir: Path
     core: BrokerConfig
     fsync: bool = True
-
-
-class FolderLock:
-    """Keeps two brokers off one folder; released by the end of the process, however it ends.
-
-    Raises
-    ------
-    ConfigError
-        When the folder cannot be used.
-    StartRefused
-        When another broker has it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / LOCK_NAME
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"The data folder {folder} cannot be used: {error.strerror}.", hint="Name another one with --data-dir."
-            ) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
-            self._file.close()
-            raise StartRefused(
-                f"The data folder {folder} is in use by another broker ({holder}).", hint="Stop it, or name another folder with --data-dir."
-            ) from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {stdlib_socket.gethostname()}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Let another broker have the folder."""
-        self._file.close()
-
-
-class _Sockets(NamedTuple):
-    base_port: int
-    workers: Any
-    clients: Any
-    events: Any
-    bulk: Any
-
-
-def _bind_all(context: zmq.Context[Any], address: str, base_port: int) -> _Sockets:
-    """Bind the four ports, all or none."""
-    host = f"[{address}]" if ":" in address else address
-    bound: list[Any] = []
-    try:
-        for offset, name in enumerate(PORTS):
-            bind = bind_xpub if name == "events" else bind_router
-            bound.append(bind(context, f"tcp://{host}:{base_port + offset}"))
-    except zmq.ZMQError as error:
-        for socket in bound:
-            socket.close(0)
-        port = base_port + len(bound)
-        if error.errno == errno.EADDRINUSE:
-            raise StartRefused(
-                f"Port {port} on {address} is in use (a broker needs {base_port} to {base_port + 3}).",
-                hint="Stop what uses it, or choose another --base-port.",
-            ) from error
-        raise ConfigError(
-            f"Cannot bind {address}, port {port}: {error.strerror}.", hint="--bind takes an address of this machine."
-        ) from error
-    return _Sockets(base_port, *bound)
-
-
-def _bind_free(context: zmq.Context[Any], address: str) -> _Sockets:
-    """Four free ports in a row, wherever they are."""
-    family = stdlib_socket.AF_INET6 if ":" in address else stdlib_socket.AF_INET
-    for _ in range(50):
-        with stdlib_socket.socket(family) as probe:
-            try:
-                probe.bind((address, 0))
-            except OSError as error:
-                raise ConfigError(f"Cannot bind {address}: {error.strerror}.", hint="--bind takes an address of this machine.") from error
-            port = int(probe.getsockname()[1])
-        if port > 65_000:
-            continue
-        with contextlib.suppress(StartRefused):
-            return _bind_all(context, address, port)
-    raise StartRefused(f"No four free ports in a row on {address}.", hint="Name one with --base-port.")
 
 
 class BrokerServer:
@@ -164,7 +66,7 @@ class BrokerServer:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        _raise_file_limit()
+        raise_file_limit()
         self._lock = FolderLock(settings.data_dir)
         self._store: Store = SqliteStore(settings.data_dir, fsync=settings.fsync)
         self._files = ArtifactFiles(settings.data_dir)
@@ -173,9 +75,9 @@ class BrokerServer:
         self._files.sweep({row.digest for row in loaded.artifacts})
         self._context: zmq.Context[Any] = zmq.Context()
         if settings.base_port:
-            self._sockets = _bind_all(self._context, settings.bind, settings.base_port)
+            self._sockets = bind_all(self._context, settings.bind, settings.base_port)
         else:
-            self._sockets = _bind_free(self._context, settings.bind)
+            self._sockets = bind_free(self._context, settings.bind)
         self.base_port = self._sockets.base_port
         self.core = Broker(settings.core, loaded, time.monotonic(), time.time_ns() // 1000, __version__)
         self._waiting = Saves()
@@ -412,13 +314,6 @@ class BrokerServer:
 
     def _disk_use(self) -> dict[str, Any]:
         return {**self._store.stats(), "disk_free_octets": self._files.free(), "data_dir": str(self._settings.data_dir)}
-
-
-def _raise_file_limit() -> None:
-    """Each peer is a descriptor; an accept that fails for lack of one would spin."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536, hard))
 
 
 def announce_ready(descriptor: int, document: dict[str, Any]) -> None:

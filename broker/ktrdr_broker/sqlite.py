@@ -256,7 +256,7 @@ class SqliteStore:
         found: list[Job] = []
         for start in range(0, len(ids), CHUNK):
             some = list(map(_blob, ids[start : start + CHUNK]))
-            found += self._rows(f"WHERE job_id IN ({_marks(some)})", some)  # noqa: S608
+            found += self._rows(f"WHERE job_id IN ({_marks(some)})", some)
         return found
 
     def _rows(self, where: str, values: Sequence[Any], *, body: bool = True) -> list[Job]:

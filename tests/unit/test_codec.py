@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.errors import ProtocolError
 from ktrdr_zmq.jobs import Outcome
+from ktrdr_zmq.transport import bind_router
 from tests.unit.samples import BARE, FULL, JOB, SESSION, TOKEN
 from tests.unit.vectors.generate import TABLES
 
@@ -241,3 +243,24 @@ def test_headers_share_no_memory_with_what_was_received() -> None:
     message, _ = codec.decode(frames, codec.FROM_WORKER)
     assert type(message.items[0].job_id) is bytes
     assert msgspec.structs.asdict(message.items[0]) == {"job_id": JOB, "token": TOKEN}
+
+
+def test_a_frame_beyond_the_limit_ends_its_connection_and_nobody_elses() -> None:
+    """ZeroMQ says nothing to the sender: that is why lengths are told in HELLO_OK and checked before sending."""
+    context: zmq.Context[Any] = zmq.Context()
+    router = bind_router(context, "tcp://127.0.0.1:*")
+    endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
+    large, small = (context.socket(zmq.DEALER) for _ in range(2))
+    try:
+        for dealer in (large, small):
+            dealer.connect(endpoint)
+            dealer.send(b"here")
+            assert router.poll(20_000)
+            assert router.recv_multipart()[1:] == [b"here"]
+        large.send(b"x" * (m.MAX_MESSAGE + 1))
+        small.send(b"x" * m.MAX_MESSAGE)
+        assert router.poll(20_000)
+        (_, frame) = router.recv_multipart()
+        assert len(frame) == m.MAX_MESSAGE
+    finally:
+        context.destroy(linger=0)

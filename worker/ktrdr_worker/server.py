@@ -251,7 +251,8 @@ class Agent:
                 log.warning("the broker sent something that cannot be read: %s", error)
                 continue
             self.core.on_message(message, bodies, now)
-        self._wake()
+        if not self._turn_planned:  # what came is a whole batch: it need not wait for the loop's next round
+            self._turn()
 
     # ------------------------------------------------------------ what children do
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ktrdr_broker.sqlite import FILE_NAME, SCHEMA_VERSION, SqliteStore
 from ktrdr_broker.store import TOMBSTONE_US, StorageError
 from ktrdr_zmq.errors import EXIT_REFUSED
 from ktrdr_zmq.jobs import JobState
+from tests.unit.broker.driver import House
 from tests.unit.broker.test_store import WALL, digest, full_job, job, saved
 
 COLUMNS_OF_VERSION_1 = {
@@ -330,3 +332,26 @@ def test_many_ids_at_once(disk: Disk) -> None:
     assert len(found.jobs) == 1500
     assert len(found.known) == 1000
     assert len(found.results) == 250
+
+
+@pytest.mark.parametrize("run_s", [1e300, 1e9, 1e12])
+def test_no_number_of_a_worker_is_too_large_for_a_column(disk: Disk, run_s: float) -> None:
+    """It would raise in every commit from then on."""
+    house = House(disk.store())  # type: ignore[arg-type]
+    worker, client = house.worker(), house.client()
+    job_id = client.submit("echo")
+    worker.finish(job_id, run_s=run_s)
+    assert client.state(job_id) == "done"
+    assert client.view(job_id).run_s == 0.0
+
+
+def test_one_module_opens_a_database() -> None:
+    """There is one writer, because there is nobody else who could."""
+    root = Path(__file__).parents[3]
+    openers = set()
+    for package in ("ktrdr_zmq", "broker", "worker", "cli"):
+        for path in (root / package).rglob("*.py"):
+            imports = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Import | ast.ImportFrom)]
+            if any("sqlite3" in ast.dump(node) for node in imports):
+                openers.add(path.name)
+    assert openers == {"sqlite.py"}

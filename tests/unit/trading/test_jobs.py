@@ -46,14 +46,14 @@ class Context:
     attempt = 1
     device = "cpu"
     threads = 1
-    cancelled = False
 
     def __init__(self, folder: Path, **inputs: bytes | Path) -> None:
         self.inputs: Mapping[str, Path] = {}
         self.input_digests: Mapping[str, str] = {}
         self.artifacts: dict[str, bytes] = {}
         self.reported: list[tuple[float, str]] = []
-        self.stop_after = 1.0
+        self.stop_after = 2.0
+        self.checkpoint: Mapping[str, bytes] | None = None
         for name, content in inputs.items():
             data = content.read_bytes() if isinstance(content, Path) else content
             path = folder / name
@@ -65,8 +65,12 @@ class Context:
     def work_dir(self) -> Path:
         raise AssertionError("not needed")
 
+    @property
+    def cancelled(self) -> bool:
+        return bool(self.reported) and self.reported[-1][0] >= self.stop_after
+
     def check_cancelled(self) -> None:
-        if self.reported and self.reported[-1][0] >= self.stop_after:
+        if self.cancelled:
             raise JobInterrupted
 
     def progress(self, fraction: float, *, stage: str = "", text: str = "", metrics: Mapping[str, float] | None = None) -> None:
@@ -77,10 +81,11 @@ class Context:
         self.artifacts[name] = source
         return hashlib.sha256(source).hexdigest()
 
-    def save_checkpoint(self, files: Mapping[str, bytes]) -> None: ...
+    def save_checkpoint(self, files: Mapping[str, bytes]) -> None:
+        self.checkpoint = files
 
     def load_checkpoint(self) -> Mapping[str, bytes] | None:
-        return None
+        return self.checkpoint
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -155,6 +160,48 @@ def test_a_cancelled_training_stops_at_the_next_epoch(tmp_path: Path) -> None:
     with pytest.raises(JobInterrupted):
         training.run(body(), context)
     assert context.artifacts == {}
+
+
+LONG = {**FAST, "training.epochs": 12, "model.architecture.dropout": 0.3, "training.optimizer": "adamw", "training.scheduler": "cosine"}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_training_that_is_interrupted_again_and_again_ends_with_the_same_weights(tmp_path: Path, optimizer: str) -> None:
+    """Each attempt in a process whose random generators are anywhere; dropout, order and optimizer go on as if nothing had been."""
+    overrides = {**LONG, "training.optimizer": optimizer}
+    whole = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    expected = training.run(body(overrides=overrides), whole)
+    context = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    for attempt, stop_after in enumerate((0.1, 0.3, 0.31, 0.6, 0.9)):
+        torch.manual_seed(attempt)
+        context.reported, context.stop_after = [], stop_after
+        with pytest.raises(JobInterrupted):
+            training.run(body(overrides=overrides), context)
+    epochs = bundle.tensors.describe(context.checkpoint["training"], "checkpoint", 1)["history"]["epoch"]  # type: ignore[index]
+    assert 9 <= len(epochs) < 12, "the last attempt had gone on from the one before"
+    context.reported, context.stop_after = [], 2.0
+    result = training.run(body(overrides=overrides), context)
+    assert min(share for share, stage in context.reported if stage == "training") > 0.7
+    assert context.artifacts["model"] == whole.artifacts["model"]
+    assert {key: value for key, value in result.items() if key != "duration_s"} == {
+        key: value for key, value in expected.items() if key != "duration_s"
+    }
+
+
+def test_a_checkpoint_of_another_job_or_a_damaged_one(tmp_path: Path) -> None:
+    context = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    context.stop_after = 0.3
+    with pytest.raises(JobInterrupted):
+        training.run(body(), context)
+    other = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    other.checkpoint = context.checkpoint
+    training.run(body(overrides={**FAST, "training.seed": 5}), other)
+    fresh = Context(tmp_path, data=SAMPLE.path)  # type: ignore[union-attr]
+    training.run(body(overrides={**FAST, "training.seed": 5}), fresh)
+    assert other.artifacts == fresh.artifacts, "what is of another job is not taken up"
+    other.checkpoint = {"training": context.checkpoint["training"][:500]}  # type: ignore[index]
+    with pytest.raises(bundle.tensors.FileError, match="damaged"):
+        training.run(body(), other)
 
 
 def test_a_planted_edge_is_found_and_shuffled_labels_are_not() -> None:

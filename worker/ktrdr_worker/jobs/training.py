@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from ktrdr_worker.handler import JobContext
 from ktrdr_worker.jobs.inputs import Request, data_used, window
@@ -14,6 +15,30 @@ from ktrdr_worker.trading.training import Outcome, config_digest, train
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy import Strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import CLASSES
+
+CHECKPOINT: Final = "training"
+CHECKPOINT_S: Final = 20.0
+"""Seconds between two checkpoints: what a killed worker loses at most, beside the epoch it was in."""
+
+
+class Keeper:
+    """Writes checkpoints now and then, and always before the job lets itself be stopped."""
+
+    def __init__(self, context: JobContext, job: str) -> None:
+        self.job = job
+        self._context = context
+        self._kept_at = time.monotonic()
+
+    def load(self) -> bytes | None:
+        """The newest checkpoint of an earlier attempt."""
+        files = self._context.load_checkpoint()
+        return files.get(CHECKPOINT) if files is not None else None
+
+    def offer(self, dump: Callable[[], bytes]) -> None:
+        """Write the state down if it is time to."""
+        if self._context.cancelled or time.monotonic() >= self._kept_at + CHECKPOINT_S:
+            self._context.save_checkpoint({CHECKPOINT: dump()})
+            self._kept_at = time.monotonic()
 
 
 class Training:
@@ -35,9 +60,10 @@ class Training:
             context.check_cancelled()
             context.progress(share, stage=stage, text=text, metrics=figures)
 
-        outcome = train(strategy, loaded.bars, first, last, context.device, progress)
         made_by = fingerprint(context.device)
         digest = config_digest(strategy)
+        job = ":".join((digest, context.input_digests["data"], request.symbol, request.timeframe, str(first), str(last)))
+        outcome = train(strategy, loaded.bars, first, last, context.device, progress, Keeper(context, job))
         used = data_used(loaded, request, context.input_digests["data"], max(outcome.features.warmup, first), last)
         description = bundle.Description(
             schema=bundle.SCHEMA, kind="model", strategy=request.strategy, strategy_name=strategy.name, overrides=request.overrides,

@@ -5,26 +5,20 @@ The description says what the model is for and what it has seen; the tensors are
 
 from __future__ import annotations
 
-import json
-import struct
 from typing import Any, Final
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import nn
 
 from ktrdr_worker.trading import network as networks
+from ktrdr_worker.trading import tensors
 from ktrdr_worker.trading.features import Scaling
-from ktrdr_zmq.errors import NewerSchema, UsageError
+from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.strategy import parse_strategy
 from ktrdr_zmq.strategy.schema import CLASSES
 
 SCHEMA: Final = 1
-KEY: Final = "ktrdr"
-MAX_HEADER: Final = 16 << 20
 
 
 class BundleError(UsageError):
@@ -78,10 +72,7 @@ class Trained(msgspec.Struct, frozen=True):
 
 def dump(network: nn.Module, description: Description) -> bytes:
     """Write a model."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    text = json.dumps(msgspec.to_builtins(description), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    octets: bytes = save_tensors(tensors, metadata={KEY: text})
-    return octets
+    return tensors.dump(network.state_dict(), msgspec.to_builtins(description))
 
 
 def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
@@ -102,7 +93,7 @@ def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
     StrategyInvalid
         When the overrides make no sense.
     """
-    description = _describe(octets)
+    description, weights = _describe(octets)
     strategy = parse_strategy(
         description.strategy, f"{description.strategy_name} (in the model)", {**description.overrides, **(overrides or {})}
     )
@@ -112,26 +103,19 @@ def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
         raise BundleError("The model's scaling does not fit its features.")
     network = networks.build(len(description.feature_ids), strategy.model.architecture)
     try:
-        network.load_state_dict(load_tensors(octets), strict=True)
-    except (SafetensorError, RuntimeError) as error:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
         raise BundleError(f"The model's weights do not fit its network: {str(error).partition(chr(10))[0]}") from None
     if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
         raise BundleError("The model has weights that are no numbers.")
     return Trained(network.eval(), strategy, description)
 
 
-def _describe(octets: bytes) -> Description:
+def _describe(octets: bytes) -> tuple[Description, dict[str, torch.Tensor]]:
     try:
-        size = struct.unpack("<Q", octets[:8])[0]
-        if size > min(MAX_HEADER, len(octets) - 8):
-            raise ValueError("header")
-        plain = json.loads(json.loads(octets[8 : 8 + size])["__metadata__"][KEY])
-        schema = plain["schema"]
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
-        raise BundleError("This is no model of ktrdr-zmq, or it is damaged.") from None
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise NewerSchema(f"The model has schema {schema}; this release reads up to schema {SCHEMA}.")
-    try:
-        return msgspec.convert(plain, Description)
+        plain, weights = tensors.load(octets, "model", SCHEMA)
+        return msgspec.convert(plain, Description), weights
+    except tensors.FileError as error:
+        raise BundleError(error.message) from None
     except msgspec.ValidationError as error:
         raise BundleError(f"The model's description is not complete: {error}") from None

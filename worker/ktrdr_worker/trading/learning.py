@@ -1,6 +1,7 @@
 """The training loop: deterministic, on whatever device it is given, with the best epoch's weights at the end.
 
-The whole table lies on the device; there is no data loader. Everything random follows from the seed.
+The whole table lies on the device; there is no data loader. Everything random follows from the seed. After each epoch the loop can be
+written down, and gone on with elsewhere: a training that was interrupted ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
 
 from ktrdr_worker.trading import network as networks
+from ktrdr_worker.trading import tensors
 from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.results import EpochHistory
 from ktrdr_zmq.strategy.schema import CLASSES, Model, Training
+
+SCHEMA = 1
 
 
 class Part(NamedTuple):
@@ -48,8 +53,21 @@ def prepare(threads: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def learn(train: Part, validation: Part, model: Model, settings: Training, device: str, on_epoch: OnEpoch) -> Learned:
-    """Train a network.
+class Progress(msgspec.Struct, kw_only=True):
+    """How far a training is, apart from its tensors: what a checkpoint says in words.
+
+    ``job`` names what is trained (data, strategy, window): a checkpoint of anything else is not taken up.
+    """
+
+    job: str
+    history: EpochHistory
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    waited: int = 0
+
+
+class Learner:
+    """A training that can be interrupted after each epoch.
 
     Parameters
     ----------
@@ -60,37 +78,128 @@ def learn(train: Part, validation: Part, model: Model, settings: Training, devic
     settings : Training
     device : str
         ``cpu``, ``cuda:0`` or ``mps``.
-    on_epoch : callable
-        See `OnEpoch`.
+    job : str
+        A digest of everything that the outcome depends on.
     """
-    torch.manual_seed(settings.seed)
-    order = torch.Generator().manual_seed(settings.seed)
-    network = networks.build(train.rows.shape[1], model.architecture).to(device)
-    rows, classes = _on(device, train)
-    later_rows, later_classes = _on(device, validation)
-    criterion = nn.CrossEntropyLoss(weight=_class_weights(train.classes, settings, device))
-    optimizer = _optimizer(network, settings)
-    history = EpochHistory(epoch=[], train_loss=[], validation_loss=[], train_accuracy=[], validation_accuracy=[], learning_rate=[])
-    best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(network.state_dict())
-    waited = 0
-    for epoch in range(1, settings.epochs + 1):
-        rate = _learning_rate(settings, epoch)
-        for group in optimizer.param_groups:
+
+    def __init__(self, train: Part, validation: Part, model: Model, settings: Training, device: str, job: str = "") -> None:
+        torch.manual_seed(settings.seed)
+        self._order = torch.Generator().manual_seed(settings.seed)
+        self._settings = settings
+        self._device = device
+        self._network = networks.build(train.rows.shape[1], model.architecture).to(device)
+        self._train, self._validation = _on(device, train), _on(device, validation)
+        self._criterion = nn.CrossEntropyLoss(weight=_class_weights(train.classes, settings, device))
+        self._optimizer = _optimizer(self._network, settings)
+        self._best = copy.deepcopy(self._network.state_dict())
+        history = EpochHistory(epoch=[], train_loss=[], validation_loss=[], train_accuracy=[], validation_accuracy=[], learning_rate=[])
+        self.progress = Progress(job=job, history=history)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return len(self.progress.history.epoch)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to do."""
+        stopping = self._settings.early_stopping
+        return self.epoch >= self._settings.epochs or (stopping is not None and self.progress.waited >= stopping.patience)
+
+    def step(self) -> tuple[float, float]:
+        """Do one epoch; returns training and validation loss.
+
+        Raises
+        ------
+        Diverged
+            When a loss is no number any more.
+        """
+        epoch = self.epoch + 1
+        rate = _learning_rate(self._settings, epoch)
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
-        _pass(network, rows, classes, criterion, optimizer, settings, torch.randperm(len(rows), generator=order).to(device))
-        losses = [_score(network, *part, criterion) for part in ((rows, classes), (later_rows, later_classes))]
-        _record(history, epoch, losses, rate)
-        on_epoch(epoch, losses[0][0], losses[1][0])
-        stopping = settings.early_stopping
-        if losses[1][0] < best_loss - (stopping.min_delta if stopping else 0.0):
-            best_loss, best_epoch, waited = losses[1][0], epoch, 0
-            best_state = copy.deepcopy(network.state_dict())
+        rows, classes = self._train
+        order = torch.randperm(len(rows), generator=self._order).to(self._device)
+        _pass(self._network, rows, classes, self._criterion, self._optimizer, self._settings, order)
+        losses = [_score(self._network, *part, self._criterion) for part in (self._train, self._validation)]
+        _record(self.progress.history, epoch, losses, rate)
+        self._judge(epoch, losses[1][0])
+        return losses[0][0], losses[1][0]
+
+    def _judge(self, epoch: int, loss: float) -> None:
+        """Keep the weights if they are the best so far."""
+        stopping, progress = self._settings.early_stopping, self.progress
+        if loss < progress.best_loss - (stopping.min_delta if stopping else 0.0):
+            progress.best_loss, progress.best_epoch, progress.waited = loss, epoch, 0
+            self._best = copy.deepcopy(self._network.state_dict())
         else:
-            waited += 1
-            if stopping and waited >= stopping.patience:
-                break
-    network.load_state_dict(best_state)
-    return Learned(network.cpu().eval(), history, best_epoch, len(history.epoch) < settings.epochs)
+            progress.waited += 1
+
+    def learned(self) -> Learned:
+        """What it came to."""
+        self._network.load_state_dict(self._best)
+        return Learned(self._network.cpu().eval(), self.progress.history, self.progress.best_epoch, self.epoch < self._settings.epochs)
+
+    # ------------------------------------------------------------ checkpoints
+
+    def dump(self) -> bytes:
+        """The whole state: weights, optimizer, random generators, the best so far."""
+        state = {f"now.{name}": tensor for name, tensor in self._network.state_dict().items()}
+        state |= {f"best.{name}": tensor for name, tensor in self._best.items()}
+        for index, entries in self._optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in entries.items() if isinstance(value, torch.Tensor)}
+        state["random.order"], state["random.torch"] = self._order.get_state(), torch.get_rng_state()
+        if self._device.startswith("cuda"):
+            state["random.cuda"] = torch.cuda.get_rng_state()
+        return tensors.dump(state, {"schema": SCHEMA, "kind": "checkpoint", **msgspec.to_builtins(self.progress)})
+
+    def restore(self, octets: bytes) -> bool:
+        """Go on from a checkpoint; False, and nothing is changed, if it is of another job.
+
+        Raises
+        ------
+        NewerSchema
+            When a newer release wrote it.
+        UsageError
+            When it is damaged.
+        """
+        plain, state = tensors.load(octets, "checkpoint", SCHEMA)
+        progress = msgspec.convert(plain, Progress)
+        if progress.job != self.progress.job:
+            return False
+        optimizer = self._optimizer.state_dict()
+        optimizer["state"] = _optimizer_state(state)
+        self._network.load_state_dict(_part(state, "now."))
+        self._best = {name: tensor.to(self._device) for name, tensor in _part(state, "best.").items()}
+        self._optimizer.load_state_dict(optimizer)
+        self._order.set_state(state["random.order"])
+        torch.set_rng_state(state["random.torch"])
+        if "random.cuda" in state and self._device.startswith("cuda"):
+            torch.cuda.set_rng_state(state["random.cuda"])
+        self.progress = progress
+        return True
+
+
+def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _optimizer_state(state: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+    """The optimizer's tensors by parameter, as torch wants them."""
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in _part(state, "optimizer.").items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = tensor
+    return entries
+
+
+def learn(train: Part, validation: Part, model: Model, settings: Training, device: str, on_epoch: OnEpoch) -> Learned:
+    """Train a network from beginning to end; parameters as for `Learner`."""
+    learner = Learner(train, validation, model, settings, device)
+    while not learner.over:
+        losses = learner.step()
+        on_epoch(learner.epoch, *losses)
+    return learner.learned()
 
 
 def _on(device: str, part: Part) -> tuple[torch.Tensor, torch.Tensor]:

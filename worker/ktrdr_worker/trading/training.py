@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import Bars, DataError, stamp
 from ktrdr_worker.trading.features import Features, Scaling, build, fit_scaling, scale
 from ktrdr_worker.trading.labels import UNKNOWN, Labelled, label
-from ktrdr_worker.trading.learning import Learned, Part, learn
+from ktrdr_worker.trading.learning import Learned, Learner, Part
 from ktrdr_worker.trading.scores import baseline, classification
 from ktrdr_worker.trading.splits import PartIndices, Split, chronological
 from ktrdr_zmq import results
@@ -54,9 +54,23 @@ def config_digest(strategy: Strategy) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Checkpoints(Protocol):
+    """Where a training that is interrupted goes on from."""
+
+    job: str
+    """A digest of everything that the outcome depends on: a checkpoint of anything else is not taken up."""
+
+    def load(self) -> bytes | None:
+        """The newest checkpoint of an earlier attempt."""
+
+    def offer(self, dump: Callable[[], bytes]) -> None:
+        """An epoch is done, and can be written down."""
+
+
 def train(
-    strategy: Strategy, bars: Bars, first: int, last: int, device: str, progress: Callable[[float, str, str, dict[str, float]], None]
-) -> Outcome:
+    strategy: Strategy, bars: Bars, first: int, last: int, device: str,
+    progress: Callable[[float, str, str, dict[str, float]], None], checkpoints: Checkpoints | None = None,
+) -> Outcome:  # fmt: skip
     """Train and score a model.
 
     Parameters
@@ -70,6 +84,8 @@ def train(
         ``cpu``, ``cuda:0`` or ``mps``.
     progress : callable
         Told share, stage, text and figures; may raise to stop everything.
+    checkpoints : Checkpoints, optional
+        Asked once at the beginning, and offered the state after each epoch.
 
     Raises
     ------
@@ -88,11 +104,17 @@ def train(
         Part(scale(table.rows[part.rows], scalings), table.classes[part.rows]) for part in (split.train, split.validation, split.test)
     )
 
-    def on_epoch(epoch: int, loss: float, validation_loss: float) -> None:
-        figures = {"epoch": float(epoch), "train_loss": loss, "validation_loss": validation_loss}
-        progress(0.05 + 0.9 * epoch / settings.epochs, "training", f"epoch {epoch} of {settings.epochs}", figures)
-
-    learned = learn(train_part, validation, strategy.model, settings, device, on_epoch)
+    learner = Learner(train_part, validation, strategy.model, settings, device, checkpoints.job if checkpoints else "")
+    saved = checkpoints.load() if checkpoints else None
+    if saved is not None:
+        learner.restore(saved)
+    while not learner.over:
+        loss, validation_loss = learner.step()
+        if checkpoints is not None:
+            checkpoints.offer(learner.dump)
+        figures = {"epoch": float(learner.epoch), "train_loss": loss, "validation_loss": validation_loss}
+        progress(0.05 + 0.9 * learner.epoch / settings.epochs, "training", f"epoch {learner.epoch} of {settings.epochs}", figures)
+    learned = learner.learned()
     progress(0.97, "scoring", "", {})
     scores = [classification(part.classes, _probabilities(learned, part)) for part in (train_part, validation, test)]
     majority = int(np.bincount(train_part.classes, minlength=len(CLASSES)).argmax())
