@@ -161,7 +161,7 @@ class Agent:
 
     # ------------------------------------------------------------ effects
 
-    def _do(self, effect: e.Effect) -> None:  # noqa: C901, PLR0912  # one line for each kind of effect
+    def _do(self, effect: e.Effect) -> None:  # one line for each kind of effect
         if isinstance(effect, e.Send):
             self._send(effect)
         elif isinstance(effect, e.StartJob):
