@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -60,7 +61,7 @@ def drawn(screen: pyte.Screen) -> Text:
 
 def main() -> None:
     """Run, draw, write."""
-    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w", encoding="utf-8"))
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print("$ ktrdr demo", style="bold")
     console.print(drawn(play(["ktrdr", "demo"])))
     TARGET.parent.mkdir(exist_ok=True)
