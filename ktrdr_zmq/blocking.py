@@ -203,9 +203,9 @@ class Client:
         """Cancel jobs."""
         return self._run(self._async.cancel(refs, grace=grace))
 
-    def retry(self, ref: str) -> Job:
-        """Submit an ended job once more, as a new job."""
-        return Job(self, self._run(self._async.retry(ref)))
+    def retry(self, ref: str, *, resume: bool = False) -> Job:
+        """Submit an ended job once more, as a new job; with ``resume`` it goes on from the last checkpoint."""
+        return Job(self, self._run(self._async.retry(ref, resume=resume)))
 
     def logs(self, ref: str, offset: int = 0, limit: int = 65_536) -> LogChunk:
         """What a job printed."""

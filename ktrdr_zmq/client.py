@@ -278,13 +278,19 @@ class AsyncClient:
             raise _ref_error(reply.errors[0])
         return [job_info(view) for view in reply.jobs]
 
-    async def retry(self, ref: str) -> AsyncJob:
-        """Submit an ended job once more, as a new job."""
+    async def retry(self, ref: str, *, resume: bool = False) -> AsyncJob:
+        """Submit an ended job once more, as a new job; with ``resume`` it goes on from the last checkpoint.
+
+        Raises
+        ------
+        Refused
+            When the job has not ended, or with ``resume`` when it is done or has left no checkpoint.
+        """
         link = self._open
         job_id = secrets.token_bytes(JOB_ID_SIZE - LANE_SIZE) + self._lane
         watched = link.tracker.watch(job_id, time.monotonic(), acknowledged=False)
         try:
-            reply, _ = await link.ask(m.Retry(0, ref, job_id))
+            reply, _ = await link.ask(m.Retry(0, ref, job_id, resume))
         except BaseException:
             link.tracker.drop(job_id)
             raise

@@ -393,11 +393,12 @@ class CancelJobs(Message):
 
 
 class Retry(Message):
-    """Makes a new job like an ended one."""
+    """Makes a new job like an ended one; with ``resume`` it goes on from the ended one's last checkpoint."""
 
     request: int
     ref: str
     new_id: bytes
+    resume: bool = False
 
 
 class ResultGet(Message):

@@ -170,6 +170,9 @@ class ClientDesk:
             self._nack(peer, errors[0].code, message, errors[0].text)
         elif jobs[0].state not in TERMINAL:
             self._nack(peer, "CONFLICT", message, f"The job has not ended: it is {jobs[0].state.value}.")
+        elif message.resume and (jobs[0].state is JobState.DONE or jobs[0].checkpoint is None):
+            why = "it is done" if jobs[0].state is JobState.DONE else "it has left no checkpoint"
+            self._nack(peer, "CONFLICT", message, f"The job cannot go on from where it was: {why}.")
         elif len(message.new_id) != JOB_ID_SIZE:
             self._nack(peer, "BAD_SPEC", message, f"A job id has {JOB_ID_SIZE} octets.")
         elif self._intake.storage_trouble:
@@ -177,7 +180,7 @@ class ClientDesk:
         elif self._intake.closing:
             self._nack(peer, "SHUTTING_DOWN", message, "The broker is shutting down.", retryable=True)
         else:
-            job = self._intake.repeat(jobs[0], message.new_id)
+            job = self._intake.repeat(jobs[0], message.new_id, resume=message.resume)
             self._ledger.to_client(peer, m.RetryReply(message.request, job_view(job)))
 
     def _result(self, peer: bytes, message: m.ResultGet, bodies: list[bytes], found: Found) -> None:

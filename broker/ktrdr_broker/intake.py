@@ -93,14 +93,15 @@ class Intake:
             return f"Queued until a worker comes. {self._registry.nobody_text(spec, ledger.now)}"
         return "Queued: dispatch is paused." if self._queues.paused else ""
 
-    def repeat(self, old: Job, new_id: bytes) -> Job:
-        """A new job like an ended one (`retry`); it waits for a worker if none is there."""
+    def repeat(self, old: Job, new_id: bytes, *, resume: bool) -> Job:
+        """A new job like an ended one (`retry`), perhaps from its last checkpoint on; it waits for a worker if none is there."""
         ledger = self._ledger
-        spec = msgspec.structs.replace(old.spec, retry_of=old.job_id, queue=True)
+        spec = msgspec.structs.replace(old.spec, retry_of=old.job_id, resumes=old.job_id if resume else b"", queue=True)
         raw = msgspec.msgpack.encode(spec)
         job = Job(
             job_id=new_id, seq=ledger.next_seq(), spec=spec, spec_raw=raw, body=old.body, digest=hashlib.sha256(raw + old.body).digest(),
             submitted_at=ledger.wall, state=JobState.QUEUED, reason=Reason.SUBMITTED, priority=spec.priority, ready=ledger.now,
+            checkpoint=old.checkpoint if resume else None,
         )  # fmt: skip
         ledger.add(job)
         self._queues.add(job)

@@ -284,13 +284,25 @@ def cancel(jobs: tuple[str, ...], grace: float) -> None:
 @click.argument("job", default="last")
 def retry(job: str) -> None:
     """Submit an ended job once more, as a new job."""
+    _again(job, resume=False)
+
+
+@jobs.command("resume")
+@click.argument("job", default="last")
+def resume(job: str) -> None:
+    """Go on with a cancelled, failed or timed out job from its last checkpoint, as a new job."""
+    _again(job, resume=True)
+
+
+def _again(job: str, *, resume: bool) -> None:
     shown = face()
 
     async def work(client: AsyncClient) -> JobInfo:
-        return await (await client.retry(job)).status()
+        return await (await client.retry(job, resume=resume)).status()
 
     info = talk(work)
-    text = f"Job {info.id} runs {info.retry_of[:8]} once more.\nWatch it with: ktrdr jobs watch {info.id[:8]}"
+    how = "goes on from the last checkpoint of" if resume else "is a new run of"
+    text = f"Job {info.id} {how} {info.retry_of[:8]}.\nWatch it with: ktrdr jobs watch {info.id[:8]}"
     shown.out.show({**outcome(info), "retry_of": info.retry_of}, text, essence=[info.id])
 
 

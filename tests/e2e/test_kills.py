@@ -134,3 +134,23 @@ def test_a_job_outlives_its_client(house: House, tmp_path: Path) -> None:
     gate.touch()
     with Client(house.address) as other:
         assert other.job(job_id).result(timeout=60)["did"] == "work"
+
+
+@pytest.mark.science
+def test_a_cancelled_training_goes_on_from_where_it_was(house: House) -> None:
+    """`jobs resume` on another worker: the first epoch that it tells of is the one after the last of the checkpoint."""
+    house.broker()
+    first = house.worker("one", kinds="training")
+    with Client(house.address) as client:
+        job = client.train("neuro_mean_reversion", timeframe="1h", overrides={"training.epochs": 4000, "training.early_stopping.patience": 4000})
+        seen = next(update.metrics["epoch"] for update in job.events() if getattr(update, "metrics", {}).get("epoch", 0) >= 3)
+        job.cancel()
+        assert job.wait(timeout=60).state == "cancelled"
+        first.kill(signal.SIGTERM)
+        house.worker("two", kinds="training")
+        resumed = house.cli_json("jobs", "resume", job.id)
+        assert resumed["retry_of"] == job.id
+        again = client.job(resumed["job_id"])
+        epoch = next(update.metrics["epoch"] for update in again.events() if "epoch" in getattr(update, "metrics", {}))
+        assert epoch > seen
+        again.cancel()

@@ -93,7 +93,7 @@ FULL: list[tuple[m.Message, list[bytes]]] = [
     (m.Status(3, ["00010203", "last:training"], True), []),
     (m.List(4, ["done"], ["training"], [("team", "fx")], "mean reversion", AT, 9, 50, True), []),
     (m.CancelJobs(5, ["00010203"], 3.0), []),
-    (m.Retry(6, "last", OTHER), []),
+    (m.Retry(6, "last", OTHER, True), []),
     (m.ResultGet(7, "last"), []),
     (m.Logs(8, "last", 10, 100), []),
     (m.Snapshot(9, 5, 100), []),

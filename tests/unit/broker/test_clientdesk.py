@@ -207,6 +207,28 @@ def test_retry_makes_a_new_job_like_the_old_one(house: House, client: Client) ->
     assert client.state(job) == "failed"
 
 
+def test_resume_goes_on_from_the_last_checkpoint(house: House, client: Client) -> None:
+    worker = house.worker()
+    job = client.submit("training", b"body")
+    assert client.ask(m.Retry(1, job.hex(), b"n" * 16, True)).code == "CONFLICT", "it has not ended"
+    digest = house.store_artifact(b"the state")
+    worker.checkpoint(job, 7, b"the state")
+    worker.finish(job, Outcome.FAILED)
+    reply = client.ask(m.Retry(2, job.hex(), b"n" * 16, True))
+    assert reply.job.retry_of == job
+    assert worker.items[b"n" * 16].checkpoint.digest == digest
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(house: House, client: Client) -> None:
+    worker = house.worker()
+    for outcome, why in ((Outcome.FAILED, "no checkpoint"), (Outcome.DONE, "it is done")):
+        job = client.submit("training", b"body")
+        worker.finish(job, outcome)
+        refused = client.ask(m.Retry(1, job.hex(), b"n" * 16, True))
+        assert refused.code == "CONFLICT"
+        assert why in refused.text
+
+
 def test_retry_waits_for_a_worker(house: House, client: Client) -> None:
     worker = house.worker()
     job = client.submit("training")

@@ -201,7 +201,7 @@ class FakeClient:
         self.calls.append(("cancel", {"refs": refs, "grace": grace}))
         return [msgspec.structs.replace(await self.job_info(ref), state=JobState.CANCELLING) for ref in refs]
 
-    async def retry(self, ref: str) -> AsyncJob:
+    async def retry(self, ref: str, *, resume: bool = False) -> AsyncJob:
         info = await self.job_info(ref)
         again = self.put(job(0xEEEE, state=JobState.QUEUED, retry_of=info.id))
         return AsyncJob(self, _watched(again))  # type: ignore[arg-type]

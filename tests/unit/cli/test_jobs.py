@@ -147,7 +147,8 @@ def test_cancel_retry_priority_prune(ktrdr: Ktrdr, fake: FakeClient) -> None:
     fake.put(job(1))
     assert "stopping" in ktrdr("jobs", "cancel", "last", "--grace", "3").out
     assert fake.calls[-1] == ("cancel", {"refs": ("last",), "grace": 3.0})
-    assert "once more" in ktrdr("jobs", "retry", "last").out
+    assert "new run" in ktrdr("jobs", "retry", "last").out
+    assert "last checkpoint" in ktrdr("jobs", "resume", "last").out
     assert ktrdr("jobs", "priority", "last", "--to", "7", "--json").json["changed"] == 1
     assert fake.calls[-1] == ("priority", {"refs": ["last"], "priority": 7})
     assert ktrdr("jobs", "prune", "--older-than", "2h").code == 0
