@@ -6,7 +6,9 @@ them is the worker's work.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ktrdr_zmq.views import JobInfo
 
 LARGEST_FILE = 2 << 30
+SYMBOL = r"[A-Za-z0-9._^=-]{1,32}"
 
 
 class Bars(NamedTuple):
@@ -104,15 +107,18 @@ def backtesting(
     UsageError
         When something of this makes no sense.
     """
+    from ktrdr_zmq.strategy import check_overrides
+
     bundle = next((artifact.digest for artifact in model.artifacts if artifact.name == "model"), None)
     if bundle is None:
         raise UsageError(f"Job {model.id[:8]} ({model.kind}, {model.state.value}) has no model.")
-    for what, number in (("capital", capital), ("commission", commission_bps), ("slippage", slippage_bps)):
-        if number is not None and (number < 0 or (what == "capital" and number == 0)):
-            raise UsageError(f"The {what} cannot be {number:g}.")
-    for key in overrides or {}:
-        if key.partition(".")[0] not in ("decisions", "risk"):
-            raise UsageError(f"A backtest cannot change {key}: it is part of the trained model.", hint="It can set decisions.* and risk.*")
+    for what, number, low, high in (
+        ("capital", capital, 1e-6, 1e15), ("commission", commission_bps, 0.0, 1000.0), ("slippage", slippage_bps, 0.0, 1000.0),
+    ):  # fmt: skip
+        if number is not None and not low <= number <= high:
+            unit = "" if what == "capital" else " basis points"
+            raise UsageError(f"The {what} must be between {low:g} and {high:g}{unit}, not {number:g}.")
+    check_overrides(overrides or {})
     wanted_symbol, wanted_timeframe = symbol or str(trained["symbol"]), timeframe or str(trained["timeframe"])
     if wanted_timeframe != trained["timeframe"]:
         raise UsageError(f"The model reads bars of {trained['timeframe']}, not of {wanted_timeframe}: train one for that timeframe.")
@@ -166,7 +172,7 @@ async def _named(client: AsyncClient, model: str) -> JobInfo:
 
 
 def find_bars(symbol: str, timeframe: str, data_dir: str | Path | None) -> Bars:
-    """The file to take bars from: one's own before the built-in ones, the finest from which the timeframe can be made.
+    """The file to take bars from: one's own before the built-in ones, the coarsest from which the timeframe can be made.
 
     Raises
     ------
@@ -174,20 +180,21 @@ def find_bars(symbol: str, timeframe: str, data_dir: str | Path | None) -> Bars:
         When there is none; it says what there is.
     """
     from ktrdr_zmq.samples import find_sample, list_samples
-    from ktrdr_zmq.strategy.timeframes import can_derive, parse_timeframe
+    from ktrdr_zmq.strategy.timeframes import MINUTES, can_derive, parse_timeframe
 
     parse_timeframe(timeframe)
+    if not re.fullmatch(SYMBOL, symbol):
+        raise UsageError(f"{symbol!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32.")
     if data_dir is not None:
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
             raise UsageError(f"The data folder {folder} does not exist.")
-        own = sorted(folder.glob(f"{symbol}_*.csv"), key=lambda path: path.name)
-        fitting = [path for path in own if can_derive(path.stem.rpartition("_")[2], timeframe)]
-        if fitting:
-            exact = next((path for path in fitting if path.stem == f"{symbol}_{timeframe}"), fitting[0])
-            if exact.stat().st_size > LARGEST_FILE:
-                raise UsageError(f"{exact} is larger than {LARGEST_FILE:,} octets.")
-            return Bars(exact, {"symbol": symbol, "timeframe": exact.stem.rpartition("_")[2], "filename": exact.name, "origin": "data-dir"})
+        for coarse in sorted(MINUTES, key=MINUTES.__getitem__, reverse=True):
+            path = folder / f"{symbol}_{coarse}.csv"
+            if can_derive(coarse, timeframe) and path.is_file():
+                if path.stat().st_size > LARGEST_FILE:
+                    raise UsageError(f"{path} is larger than {LARGEST_FILE:,} octets.")
+                return Bars(path, {"symbol": symbol, "timeframe": coarse, "filename": path.name, "origin": "data-dir"})
     sample = find_sample(symbol, timeframe)
     if sample is not None:
         return Bars(
@@ -210,8 +217,9 @@ def _named_in_file(what: str, value: str | None) -> str:
 def _window(start: str | None, end: str | None) -> tuple[str | None, str | None]:
     """The moments from which and before which bars are used; a day as end is used whole."""
     first, last = _moment(start, "start"), _moment(end, "end")
-    if last is not None and end is not None and len(end.strip()) == len("2017-06-30"):
-        last += dt.timedelta(days=1)
+    if last is not None and end is not None:
+        with contextlib.suppress(ValueError):
+            last = dt.datetime.combine(dt.date.fromisoformat(end.strip()) + dt.timedelta(days=1), dt.time(), dt.UTC)
     if first is not None and last is not None and first >= last:
         raise UsageError(f"The start {start} does not lie before the end {end}.")
     return (first.isoformat() if first else None, last.isoformat() if last else None)

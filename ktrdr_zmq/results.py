@@ -340,7 +340,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """The bars a backtest ran over, and how many of them the model had seen in training.
 
     ``first`` and ``last`` are opens (ISO 8601, UTC). ``chosen`` is true where the job named a start or end; otherwise the window is what
-    the model never saw. ``seen_bars`` counts bars up to the last one that a training or validation label looks at.
+    the model never saw. ``seen_bars`` counts bars from the first one that the model learned from to the last one that a training or
+    validation label looks at.
     """
 
     first: str
@@ -353,7 +354,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class BacktestResult(Document, frozen=True, kw_only=True):
     """What a backtest returns; its trades and its equity curve are the artifacts ``trades`` and ``equity`` (CSV).
 
-    ``signals`` counts the model's decisions over the window, after the confidence threshold, by class.
+    ``signals`` counts the model's decisions over the window, after the confidence threshold and the minimum separation, by class.
     ``conventions`` states in words and numbers how the figures came about.
     """
 

@@ -11,19 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ktrdr_zmq.strategy.library import StrategyInfo, find_strategy, list_strategies
-    from ktrdr_zmq.strategy.parsing import parse_strategy
+    from ktrdr_zmq.strategy.parsing import check_overrides, parse_strategy
     from ktrdr_zmq.strategy.problems import Problem, StrategyInvalid
     from ktrdr_zmq.strategy.schema import Strategy
 
 _HOME = {
     "library": ("StrategyInfo", "find_strategy", "list_strategies"),
-    "parsing": ("parse_strategy",),
+    "parsing": ("check_overrides", "parse_strategy"),
     "problems": ("Problem", "StrategyInvalid"),
     "schema": ("Strategy",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["Problem", "Strategy", "StrategyInfo", "StrategyInvalid", "find_strategy", "list_strategies", "parse_strategy"]
+__all__ = [
+    "Problem",
+    "Strategy",
+    "StrategyInfo",
+    "StrategyInvalid",
+    "check_overrides",
+    "find_strategy",
+    "list_strategies",
+    "parse_strategy",
+]
 
 
 def __getattr__(name: str) -> Any:

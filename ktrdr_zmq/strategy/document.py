@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ktrdr_zmq.strategy.problems import Problem, StrategyInvalid
@@ -50,6 +52,8 @@ class Document:
         self._nodes = 0
         if len(text) > MAX_TEXT:
             raise StrategyInvalid(source, [Problem(source, "", f"has {len(text):,} characters; the limit is {MAX_TEXT:,}")])
+        if any(line.startswith("%") for line in text.splitlines()[:20]):
+            raise StrategyInvalid(source, [Problem(source, "", "has a directive (a line with % in front); YAML is read as version 1.2")])
         loaded = self._load(text)
         if not isinstance(loaded, dict):
             what = "is empty" if loaded is None else "holds no sections"
@@ -67,7 +71,7 @@ class Document:
             where = f"{self.source}:{mark.line + 1}" if mark is not None else self.source
             what = str(error.problem or error.context or "is no YAML").partition("\n")[0]
             raise StrategyInvalid(self.source, [Problem(where, "", f"is no valid YAML: {what}")]) from None
-        except (YAMLError, ValueError, RecursionError) as error:
+        except (YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StrategyInvalid(
                 self.source, [Problem(self.source, "", f"is no valid YAML: {str(error).partition(chr(10))[0]}")]
             ) from None
@@ -81,6 +85,8 @@ class Document:
             plain = {}
             for key, item in value.items():
                 name = key if isinstance(key, str) else str(key)
+                if name in plain:
+                    raise StrategyInvalid(self.source, [Problem(self.where((*path, name)), dotted((*path, name)), "is there twice")])
                 self._lines[(*path, name)] = (
                     value.lc.key(key)[0] + 1 if hasattr(value, "lc") and key in (value.lc.data or {}) else self._line(path)
                 )
@@ -107,9 +113,10 @@ class Document:
 
     def override(self, key: str, value: Any) -> Problem | None:
         """Set the value at a key path; what cannot be is returned as a problem. Whether the key is known shows later."""
-        where = f"--set {key}"
-        parts: Path = tuple(int(part) if part.isdigit() else part for part in key.replace("[", ".").replace("]", "").split("."))
-        if any(part == "" for part in parts):
+        where = f"--set {key[:100]}"
+        parts: Path = tuple(int(p) if re.fullmatch("[0-9]{1,6}", p) else p for p in key.replace("[", ".").replace("]", "").split("."))
+        value = _normal(value)
+        if any(part == "" for part in parts) or len(parts) > MAX_DEPTH or len(key) > 500:
             return Problem(where, key, "is no key path; write for example training.epochs")
         target: Any = self.tree
         for depth, part in enumerate(parts[:-1]):
@@ -128,6 +135,15 @@ class Document:
             target[str(last)] = value
         self._set[parts] = where
         return None
+
+
+def _normal(value: Any, depth: int = 0) -> Any:
+    """A value from a program as a document would have it: keys are text, and nothing is shared with the caller."""
+    if isinstance(value, Mapping) and depth < MAX_DEPTH:
+        return {str(key): _normal(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) and depth < MAX_DEPTH:
+        return [_normal(item, depth + 1) for item in value]
+    return _scalar(value)
 
 
 def _step(target: Any, part: str | int) -> Any:

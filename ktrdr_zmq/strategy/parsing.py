@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final, get_args
@@ -40,6 +39,7 @@ ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 SHAPES: Final = {"triangular": 3, "trapezoidal": 4, "gaussian": 2}
 
+LARGEST_NUMBER: Final = 1e15
 _MISSING: Final = object()
 
 
@@ -70,6 +70,28 @@ def parse_strategy(text: str, source: str, overrides: Mapping[str, Any] | None =
     return strategy
 
 
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Check what is to be set for a backtest, without the strategy: only decisions and risk can be; the rest is part of the model.
+
+    Raises
+    ------
+    StrategyInvalid
+        With every mistake.
+    """
+    document = Document("decisions: {}\nrisk: {}\n", "--set")
+    problems = []
+    for key, value in overrides.items():
+        if str(key).partition(".")[0] not in ("decisions", "risk"):
+            problems.append(Problem(f"--set {key}", str(key), "is part of the trained model; a backtest can set decisions.* and risk.*"))
+        elif problem := document.override(str(key), value):
+            problems.append(problem)
+    reader = _Reader(document)
+    for name in ("decisions", "risk"):
+        reader.section(name, SECTIONS[name])
+    if problems or reader.problems:
+        raise StrategyInvalid("backtest", [*problems, *reader.problems])
+
+
 def _order(problem: Problem) -> tuple[int, str]:
     line = problem.where.rpartition(":")[2]
     return (int(line) if line.isdigit() else 0, problem.path)
@@ -92,11 +114,13 @@ class _Reader:
             if key not in TOP:
                 self._problem((key,), f"unknown section{did_you_mean(key, TOP)}")
         name = self._head()
-        sections = {key: self._section(key, kind) for key, kind in SECTIONS.items()}
+        sections = {key: self.section(key, kind) for key, kind in SECTIONS.items()}
         self._timeframe(sections["training_data"])
         indicators = self._indicators()
         fuzzy_sets = self._fuzzy_sets(indicators)
         inputs = self._inputs(indicators, fuzzy_sets, sections["training_data"])
+        if not self.problems:
+            self._unused(indicators, fuzzy_sets, inputs)
         if self.problems:
             return None
         plain = {
@@ -134,7 +158,8 @@ class _Reader:
             self._problem(("description",), "must be text")
         return str(name)
 
-    def _section(self, key: str, kind: type[schema.Section]) -> schema.Section:
+    def section(self, key: str, kind: type[schema.Section]) -> schema.Section:
+        """A section as its type; defaults where there are problems."""
         given = self._tree.get(key, _MISSING)
         if given is None or (given is not _MISSING and not isinstance(given, dict)):
             self._problem((key,), "must hold keys")
@@ -180,17 +205,17 @@ class _Reader:
 
     def _indicator(self, name: str, entry: dict[str, Any], path: Path) -> IndicatorUse | None:
         kind = entry.get("type")
-        if kind not in CATALOGUE:
+        if not isinstance(kind, str) or kind not in CATALOGUE:
             what = "type is missing" if kind is None else f"there is no indicator {kind!r}"
             self._problem((*path, "type"), f"{what}{did_you_mean(str(kind), CATALOGUE)}")
             return None
-        known = CATALOGUE[str(kind)]
+        known = CATALOGUE[kind]
         words = ("type", *(("source",) if known.sourced else ()), *known.parameters)
         for key in entry:
             if key not in words:
                 self._problem((*path, key), f"{kind} has no such parameter{did_you_mean(key, words)}")
         source = entry.get("source", "close")
-        if known.sourced and source not in SOURCES:
+        if known.sourced and (not isinstance(source, str) or source not in SOURCES):
             self._problem((*path, "source"), f"there is no source {source!r}{did_you_mean(str(source), SOURCES)}")
         values = {
             key: self._number(entry.get(key, parameter.default), parameter, (*path, key)) for key, parameter in known.parameters.items()
@@ -198,11 +223,11 @@ class _Reader:
         for smaller, larger in known.ordered:
             if values[smaller] >= values[larger]:
                 self._problem((*path, smaller), f"must be below {larger}, which is {values[larger]:g}")
-        return IndicatorUse(name, str(kind), str(source) if known.sourced else "", values)
+        return IndicatorUse(name, kind, str(source) if known.sourced else "", values)
 
     def _number(self, value: Any, parameter: Parameter, path: Path) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            self._problem(path, f"must be a number, not {value!r}")
+        if not _is_number(value):
+            self._problem(path, f"must be a number, not {value!r:.60}")
             return parameter.default
         if parameter.whole and value != int(value):
             self._problem(path, f"must be a whole number, not {value:g}")
@@ -280,7 +305,7 @@ class _Reader:
         else:
             self._problem(path, "must be a list of corners or {type: gaussian, parameters: [mean, sigma]}")
             return None
-        if any(isinstance(n, bool) or not isinstance(n, int | float) or not math.isfinite(n) for n in numbers):
+        if not all(map(_is_number, numbers)):
             self._problem(path, "must hold numbers only")
             return None
         return self._shape(shape, tuple(float(n) for n in numbers), path)
@@ -307,7 +332,7 @@ class _Reader:
             self._problem(("nn_inputs",), f"{what}, for example - {{fuzzy_set: NAME, timeframes: all}}")
             return []
         found: list[FuzzySet | RawFeature] = []
-        seen: dict[str, int] = {}
+        seen: dict[tuple[str, str], int] = {}
         for index, entry in enumerate(given):
             path: Path = ("nn_inputs", index)
             if not isinstance(entry, dict) or ("fuzzy_set" in entry) == ("raw_indicator" in entry):
@@ -324,12 +349,31 @@ class _Reader:
             item = self._input(parsed, indicators, fuzzy_sets, path)
             if item is None:
                 continue
-            key = item.id if isinstance(item, FuzzySet) else item.indicator.text
+            key = ("fuzzy set", item.id) if isinstance(item, FuzzySet) else (item.indicator.indicator, item.indicator.output)
             if key in seen:
                 self._problem(path, f"is the same input as nn_inputs[{seen[key]}]")
             seen[key] = index
             found.append(item)
+        self._names(found)
         return found
+
+    def _names(self, inputs: list[FuzzySet | RawFeature]) -> None:
+        """Features are told apart by their names."""
+        names = [f"{item.id}_{label}" for item in inputs if isinstance(item, FuzzySet) for label in item.labels]
+        names += [item.indicator.text for item in inputs if isinstance(item, RawFeature)]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self._problem(("nn_inputs",), f"two features would have the name {name}; rename a fuzzy set or a label")
+
+    def _unused(self, indicators: dict[str, IndicatorUse], fuzzy_sets: dict[str, FuzzySet], inputs: list[FuzzySet | RawFeature]) -> None:
+        """What nothing reads has no effect."""
+        used = {item.id for item in inputs if isinstance(item, FuzzySet)}
+        for name in fuzzy_sets:
+            if name not in used:
+                self._problem(("fuzzy_sets", name), "is not used: no entry of nn_inputs names it")
+        read = {item.indicator.indicator for item in inputs} | {item.indicator.indicator for item in fuzzy_sets.values()}
+        for name in indicators:
+            if name not in read:
+                self._problem(("indicators", name), "is not used: no fuzzy set and no entry of nn_inputs names it")
 
     def _input(
         self, parsed: Any, indicators: dict[str, IndicatorUse], fuzzy_sets: dict[str, FuzzySet], path: Path
@@ -353,6 +397,11 @@ class _Reader:
             )
 
 
+def _is_number(value: Any) -> bool:
+    """A number that can be computed with: not true or false, not infinite, not of hundreds of digits."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < LARGEST_NUMBER
+
+
 # ---------------------------------------------------------------- pydantic's words and ours
 
 
@@ -366,7 +415,7 @@ def _words(detail: Any, kind: type[BaseModel], loc: tuple[str | int, ...]) -> st
         case "missing":
             return "is missing"
         case "literal_error":
-            return f"must be {context['expected']}, not {given!r}"
+            return f"must be {context['expected']}, not {given!r:.60}"
         case "value_error":
             return str(context.get("error", detail["msg"]))
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
@@ -374,17 +423,17 @@ def _words(detail: Any, kind: type[BaseModel], loc: tuple[str | int, ...]) -> st
                 detail["type"]
             ]
             limit = next(iter(context.values()))
-            return f"must be {word} {limit:g}, not {given:g}"
+            return f"must be {word} {limit:g}, not {str(given)[:20]}"
         case "int_type" | "int_from_float":
-            return f"must be a whole number, not {given!r}"
+            return f"must be a whole number, not {given!r:.60}"
         case "float_type" | "finite_number":
-            return f"must be a number, not {given!r}"
+            return f"must be a number, not {given!r:.60}"
         case "bool_type":
-            return f"must be true or false, not {given!r}"
+            return f"must be true or false, not {given!r:.60}"
         case "string_type":
-            return f"must be text, not {given!r}"
+            return f"must be text, not {given!r:.60}"
         case "list_type":
-            return f"must be a list, not {given!r}"
+            return f"must be a list, not {given!r:.60}"
         case "model_type" | "dict_type":
             return "must hold keys"
         case "too_short":

@@ -121,6 +121,12 @@ class Labels(Section):
     )
     volatility_window: int = Field(20, ge=2, le=5000, description="Bars whose one-bar returns make that standard deviation.")
 
+    @model_validator(mode="after")
+    def _effective(self) -> Labels:
+        if self.scale == "fraction" and "volatility_window" in self.model_fields_set:
+            raise ValueError("volatility_window has no effect with scale: fraction")
+        return self
+
 
 class DataSplit(Section):
     """Shares of the samples, in the order of time."""
@@ -140,7 +146,7 @@ class DataSplit(Section):
 class Training(Section):
     """How to learn."""
 
-    epochs: int = Field(50, ge=1, le=100_000, description="Passes over the training part, at most.")
+    epochs: int = Field(50, ge=1, le=5000, description="Passes over the training part, at most.")
     batch_size: Count = Field(64, description="Samples a step.")
     learning_rate: float = Field(1e-3, gt=0.0, le=10.0, description="Step size of the optimizer.")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Which optimizer; sgd has momentum 0.9.")

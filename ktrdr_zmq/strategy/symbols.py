@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 CURRENCIES: Final = frozenset({
-    "AUD", "CAD", "CHF", "CNH", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "JPY", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "TRY",
-    "USD", "ZAR",
+    "AED", "AUD", "BRL", "CAD", "CHF", "CNH", "CNY", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF",
+    "ILS", "INR", "JPY", "KRW", "MXN", "NOK", "NZD", "PLN", "RON", "SEK", "SGD", "THB", "TRY", "USD", "XAG", "XAU", "ZAR",
 })  # fmt: skip
 COINS: Final = frozenset({"ADA", "BNB", "BTC", "DOGE", "DOT", "ETH", "LTC", "SOL", "XRP"})
 
@@ -44,11 +44,17 @@ CRYPTO: Final = SymbolClass("crypto", "UTC", 0, True, 365, 10.0, 5.0)
 STOCK: Final = SymbolClass("stock", "America/New_York", 0, False, 252, 5.0, 5.0)
 
 
+def bare(symbol: str) -> str:
+    """A symbol without what only its source adds: ``EUR/USD``, ``eur_usd``, ``EURUSD=X`` and ``EURUSD.FX`` are one."""
+    text = symbol.upper().removesuffix("=X").removesuffix(".FX")
+    return "".join(letter for letter in text if letter.isalnum())
+
+
 def classify(symbol: str) -> SymbolClass:
     """The class of a symbol: two currencies make a forex pair, a coin before a currency is crypto, everything else counts as a stock."""
-    bare = symbol.upper().replace("/", "").replace("-", "").replace("_", "")
-    if len(bare) == 6 and bare[:3] in CURRENCIES and bare[3:] in CURRENCIES:
+    letters = bare(symbol)
+    if len(letters) == 6 and letters[:3] in CURRENCIES and letters[3:] in CURRENCIES:
         return FOREX
-    if any(bare.startswith(coin) and bare[len(coin) :] in (CURRENCIES | {"USDT", "USDC"}) for coin in COINS):
+    if any(letters.startswith(coin) and letters[len(coin) :] in (CURRENCIES | {"USDT", "USDC"}) for coin in COINS):
         return CRYPTO
     return STOCK

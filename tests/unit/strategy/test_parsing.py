@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktrdr_zmq.errors import UsageError
-from ktrdr_zmq.strategy import Strategy, StrategyInvalid, find_strategy, list_strategies, parse_strategy
+from ktrdr_zmq.strategy import Strategy, StrategyInvalid, check_overrides, find_strategy, list_strategies, parse_strategy
 from ktrdr_zmq.strategy.schema import FuzzySet, RawFeature
 
 GOOD = """\
@@ -36,6 +36,7 @@ nn_inputs:
   - {fuzzy_set: momentum, timeframes: all}
   - {fuzzy_set: strength, timeframes: [1h]}
   - {raw_indicator: macd, normalization: zscore}
+  - {raw_indicator: bands.width, normalization: minmax}
 model: {type: mlp, architecture: {hidden_layers: [8]}}
 decisions: {confidence_threshold: 0.4}
 risk: {stop_loss: 0.01}
@@ -51,8 +52,8 @@ def problems(text: str, **overrides: object) -> list[str]:
 
 def test_a_strategy_becomes_features_in_the_order_of_the_file() -> None:
     parsed = parse_strategy(GOOD, "my.yaml")
-    assert parsed.feature_ids("1h") == ["1h_momentum_low", "1h_momentum_high", "1h_strength_strong", "1h_macd"]
-    assert [type(item) for item in parsed.inputs] == [FuzzySet, FuzzySet, RawFeature]
+    assert parsed.feature_ids("1h") == ["1h_momentum_low", "1h_momentum_high", "1h_strength_strong", "1h_macd", "1h_bands.width"]
+    assert [type(item) for item in parsed.inputs] == [FuzzySet, FuzzySet, RawFeature, RawFeature]
     assert (parsed.symbol, parsed.timeframe, parsed.training.epochs) == ("EURUSD", "1h", 3)
     assert parsed.indicators["adx_14"].parameters == {"period": 14}
     assert parsed.warmup == 27  # ADX with its default period
@@ -96,6 +97,18 @@ MISTAKES = [
     (", normalization: zscore", "", "nn_inputs[2].normalization: is missing"),
     ("{raw_indicator: macd, normalization: zscore}", "{fuzzy_set: momentum}", "nn_inputs[2]: is the same input as nn_inputs[0]"),
     ("{raw_indicator: macd, normalization: zscore}", "macd", "nn_inputs[2]: must hold either fuzzy_set: or raw_indicator:"),
+    ("{raw_indicator: bands.width, normalization: minmax}", "{raw_indicator: macd.macd, normalization: minmax}", "nn_inputs[3]: is the same input as"),
+    ("  - {raw_indicator: bands.width, normalization: minmax}\n", "", "my.yaml:10: indicators.bands: is not used"),
+    ("  - {fuzzy_set: strength, timeframes: [1h]}\n", "", "fuzzy_sets.strength: is not used"),
+    ("type: rsi", "type: [rsi]", "indicators.rsi_14.type: there is no indicator ['rsi']"),
+    ("period: 14}", "source: [1]}", "indicators.rsi_14.source: there is no source"),
+    ("period: 14}", "period: 1" + "0" * 400 + "}", "indicators.rsi_14.period: must be a number, not 1000"),
+    ("[0, 25, 40]", "[0, 25, 1" + "0" * 400 + "]", "fuzzy_sets.momentum.low: must hold numbers only"),
+    ("epochs: 3", "epochs: 1" + "0" * 400, "training.epochs: must be at most 5000"),
+    ("epochs: 3", "epochs: 3, labels: {scale: fraction, volatility_window: 5}", "training.labels: volatility_window has no effect"),
+    ("name: small", "1: a\n'1': b\nname: small", "1: is there twice"),
+    ("name: small", "%YAML 1.1\n---\nname: small", "has a directive"),
+    ("name: small", "name: !!bool foo", "is no valid YAML"),
     ("type: mlp", "type: lstm", "model.type: must be 'mlp', not 'lstm'"),
     ("hidden_layers: [8]", "hidden_layers: []", "model.architecture.hidden_layers: must not be empty"),
     ("hidden_layers: [8]", "hidden_layers: [0]", "model.architecture.hidden_layers[0]: must be at least 1, not 0"),
@@ -110,9 +123,9 @@ MISTAKES = [
     ("epochs: 3", "epochs: 3, early_stopping: 5", "training.early_stopping: must hold keys"),
     ("epochs: 3", "epochs: 3, data_split: {train: 0.9}", "training.data_split: train, validation and test must have the sum 1, not 1.2"),
     ("epochs: 3", "epochs: 3, labels: {source: zigzag}", "training.labels.source: must be 'forward_return', not 'zigzag'"),
-    ("training: {epochs: 3}", "trainning: {epochs: 3}", "my.yaml:26: trainning: unknown section; did you mean training?"),
+    ("training: {epochs: 3}", "trainning: {epochs: 3}", "my.yaml:27: trainning: unknown section; did you mean training?"),
     ("training: {epochs: 3}", "training: 3", "training: must hold keys"),
-    ("training: {epochs: 3}", "training: {epochs: 3}\ntraining: {}", "my.yaml:27: is no valid YAML: found duplicate key"),
+    ("training: {epochs: 3}", "training: {epochs: 3}\ntraining: {}", "my.yaml:28: is no valid YAML: found duplicate key"),
     ("training: {epochs: 3}", "training: {epochs: 3", "is no valid YAML"),
     ("nn_inputs:", "inputs:", "inputs: unknown section; did you mean nn_inputs?"),
     ("indicators:", "indicatorz:", "indicators: is missing"),
@@ -128,7 +141,10 @@ def test_every_mistake_names_its_place(right: str, wrong: str, said: str) -> Non
 
 def test_all_mistakes_are_shown_at_once() -> None:
     text = GOOD
-    for right, wrong, _ in (MISTAKES[0], MISTAKES[6], MISTAKES[21], MISTAKES[43], MISTAKES[46]):
+    for right, wrong in (
+        ("name: small", "name: 4 words"), ("type: rsi", "type: rsy"), ("[0, 25, 40]", "[0, 25]"), ("stop_loss: 0.01", "stop_loss: -1"),
+        ("epochs: 3", "epochs: 0"),
+    ):  # fmt: skip
         text = text.replace(right, wrong, 1)
     assert len(problems(text)) == 5
 
@@ -164,9 +180,12 @@ def test_overrides_reach_any_key_and_make_keys() -> None:
         ("training.epochz", 5, "--set training.epochz: training.epochz: unknown key; did you mean epochs?"),
         ("training.epochs", "five", "--set training.epochs: training.epochs: must be a whole number, not 'five'"),
         ("name.x", 1, "--set name.x: name.x: name has no keys"),
-        ("nn_inputs.9", 1, "nn_inputs is a list of 3"),
+        ("nn_inputs.9", 1, "nn_inputs is a list of 4"),
         ("a..b", 1, "is no key path"),
         ("nonsense", 1, "nonsense: unknown section"),
+        ("²", 1, "²: unknown section"),
+        ("9" * 600, 1, "is no key path"),
+        ("indicators", {1: {"type": "rsi"}}, "indicators.1: is no id"),
     ],
 )
 def test_overrides_that_cannot_be(key: str, value: object, said: str) -> None:
@@ -224,11 +243,11 @@ def test_any_text_is_either_a_strategy_or_a_list_of_problems(text: str) -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
     max_leaves=6,
 )
 PATHS = st.sampled_from([
-    "name", "version", "description", "training_data", "training_data.symbols", "indicators",
+    "name", "version", "description", "training_data", "training_data.symbols", "indicators", "indicators.rsi_14.type",
     "indicators.rsi_14", "indicators.rsi_14.period",
     "fuzzy_sets", "fuzzy_sets.momentum", "fuzzy_sets.momentum.low", "fuzzy_sets.momentum.indicator", "nn_inputs", "nn_inputs.0", "model",
     "nn_inputs.0.fuzzy_set", "model.architecture.hidden_layers", "decisions", "risk.stop_loss",
@@ -242,3 +261,33 @@ def test_any_value_anywhere_is_accepted_or_explained(path: str, value: object) -
         parse_strategy(GOOD, "any.yaml", {path: value})
     except StrategyInvalid as error:
         assert all(problem.message for problem in error.problems)
+
+
+@given(st.text(max_size=12), VALUES)
+def test_any_key_path_is_accepted_or_explained(path: str, value: object) -> None:
+    try:
+        parse_strategy(GOOD, "any.yaml", {path: value})
+    except StrategyInvalid as error:
+        assert all(problem.message for problem in error.problems)
+
+
+def test_what_a_caller_gives_stays_his() -> None:
+    overrides = {"training": {"epochs": 5}, "training.epochs": 6}
+    assert parse_strategy(GOOD, "my.yaml", overrides).training.epochs == 6
+    assert overrides == {"training": {"epochs": 5}, "training.epochs": 6}
+
+
+@pytest.mark.parametrize(
+    "key,value,said",
+    [
+        ("training.epochs", 5, "is part of the trained model"),
+        ("risk.stop_los", 0.1, "risk.stop_los: unknown key; did you mean stop_loss?"),
+        ("risk.stop_loss", -1, "risk.stop_loss: must be at least 0"),
+        ("decisions", 5, "decisions: must hold keys"),
+    ],
+)
+def test_what_a_backtest_cannot_set(key: str, value: object, said: str) -> None:
+    with pytest.raises(StrategyInvalid) as caught:
+        check_overrides({key: value})
+    assert said in str(caught.value)
+    check_overrides({"risk.stop_loss": 0.1, "decisions.filters.min_signal_separation": 3})

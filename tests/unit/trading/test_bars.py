@@ -139,3 +139,55 @@ def test_a_day_that_the_file_covers_in_part_is_left_out_and_said(tmp_path: Path)
     assert [stamp(t) for t in loaded.bars.opens] == ["2017-01-02T22:00:00Z"]
     assert len(loaded.warnings) == 2
     assert all("only a part of it" in line for line in loaded.warnings)
+
+
+def prices(*moments: str) -> str:
+    return table(*(f"{moment},1,1,1,1,1" for moment in moments))
+
+
+def hourly(first: dt.datetime, count: int) -> str:
+    """So many hours, the n-th with the price n + 1."""
+    return table(*(f"{(first + dt.timedelta(hours=n)).isoformat()},{n + 1},{n + 1},{n + 1},{n + 1},1" for n in range(count)))
+
+
+@pytest.mark.parametrize(
+    "timeframe,moments,gaps",
+    [
+        ("1d", ("2017-01-06", "2017-01-09"), 0),  # a weekend
+        ("1d", ("2017-01-06", "2017-01-10"), 1),  # holidays are not known
+        ("1d", ("2017-01-06", "2017-01-11"), 1),
+        ("1w", ("2017-01-02", "2017-01-09", "2017-01-23"), 1),
+        ("4h", ("2017-01-06T16:00", "2017-01-06T20:00", "2017-01-09T16:00"), 0),
+        ("4h", ("2017-01-05T16:00", "2017-01-06T00:00"), 1),
+    ],
+)
+def test_weekends_are_no_gaps_and_weekdays_are(tmp_path: Path, timeframe: str, moments: tuple[str, ...], gaps: int) -> None:
+    path = tmp_path / "x"
+    path.write_text(prices(*moments))
+    assert load(path, "x", "SP500", timeframe, timeframe).gaps == gaps
+
+
+def test_a_crypto_week_ends_on_sunday_at_midnight(tmp_path: Path) -> None:
+    """2017-01-02 is a Monday; the file ends exactly with the second week."""
+    weekly = read(tmp_path, hourly(dt.datetime(2017, 1, 2, tzinfo=dt.UTC), 14 * 24), "1w", "BTCUSD")
+    assert [stamp(moment) for moment in weekly.bars.opens] == ["2017-01-02T00:00:00Z", "2017-01-09T00:00:00Z"]
+    assert [stamp(moment) for moment in weekly.bars.closes] == ["2017-01-09T00:00:00Z", "2017-01-16T00:00:00Z"]
+    assert weekly.bars.open.tolist() == [1.0, 169.0]
+    assert weekly.bars.close.tolist() == [168.0, 336.0]
+    assert weekly.warnings == []
+
+
+def test_a_forex_week_ends_on_friday_at_five_in_new_york(tmp_path: Path) -> None:
+    weekly = read(tmp_path, hourly(dt.datetime(2017, 1, 1, 22, tzinfo=dt.UTC), 5 * 24), "1w")
+    assert [(stamp(opens), stamp(closes)) for opens, closes in zip(weekly.bars.opens, weekly.bars.closes, strict=True)] == [
+        ("2017-01-01T22:00:00Z", "2017-01-06T22:00:00Z")
+    ]
+
+
+def test_a_bar_of_four_hours_ends_with_its_session_where_a_clock_goes_forward(tmp_path: Path) -> None:
+    """The forex day that begins on 2017-03-11 at 22:00 UTC has 23 hours: its last bar has three."""
+    bars = read(tmp_path, hourly(dt.datetime(2017, 3, 10, 22, tzinfo=dt.UTC), 71), "4h").bars
+    spans = dict(zip(map(stamp, bars.opens), map(stamp, bars.closes), strict=True))
+    assert spans["2017-03-12T18:00:00Z"] == "2017-03-12T21:00:00Z"
+    assert "2017-03-12T21:00:00Z" in spans
+    assert (bars.opens[1:] == bars.closes[:-1]).all()

@@ -243,6 +243,10 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch() -> None:
         ({"overrides": {"training.labels.threshold": 100.0}}, "All labels of the training part are the same"),
         ({"symbol": 5}, "body is not what"),
         ({"data": {}}, "body is not what"),
+        ({"start": "garbage"}, "is no moment"),
+        ({"end": "3000-01-01"}, "outside the years"),
+        ({"capital": float("nan")}, "capital must be between"),
+        ({"slippage_bps": 20000.0}, "slippage_bps must be between 0 and 1000"),
     ],
 )
 def test_a_training_that_cannot_be_done_says_why(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -301,8 +305,15 @@ def test_models_that_are_none(trained: tuple[dict[str, Any], bytes]) -> None:
         bundle.load(changed(good, seen=None))
     with pytest.raises(bundle.BundleError, match="scaling"):
         bundle.load(changed(good, scaling=[[0.0, 1.0]]))
-    with pytest.raises(bundle.BundleError, match="weights do not fit"):
-        bundle.load(changed(good, overrides={**FAST, "model.architecture.hidden_layers": [9]}))
+    with pytest.raises(bundle.BundleError, match="not the one that it was trained with"):
+        bundle.load(changed(good, overrides=list({**FAST, "model.architecture.hidden_layers": [9]}.items())))
+    with pytest.raises(bundle.BundleError, match="scaling"):
+        bundle.load(changed(good, scaling=[[0.0, 0.0]] * 11))
+    for seen in ({"since": "2017-01-01", "until": "NaT"}, {"since": "2017-02-01", "until": "2017-01-01"}):
+        with pytest.raises(bundle.BundleError, match="which bars it has learned from"):
+            bundle.load(changed(good, seen={"symbol": "EURUSD", "timeframe": "1h", "data_digest": "", **seen}))
+    with pytest.raises(StrategyInvalid, match="part of the trained model"):
+        bundle.load(good, {"indicators.rsi_14.period": 7})
     with pytest.raises(StrategyInvalid, match="risk.stop"):
         bundle.load(good, {"risk.stop": 1})
 
@@ -344,6 +355,29 @@ def test_bars_that_the_model_has_seen_are_flagged(trained: tuple[dict[str, Any],
     assert result.window.seen_bars == result.window.bars
     assert result.window.chosen
     assert any(line.startswith("IN-SAMPLE") for line in result.warnings)
+
+
+@pytest.mark.parametrize("symbol", ["EUR_USD", "eur/usd", "EURUSD=X", "SOMETHING"])
+def test_the_same_bars_under_another_name_are_known(trained: tuple[dict[str, Any], bytes], tmp_path: Path, symbol: str) -> None:
+    """By the symbol without its decoration, or by the file's digest."""
+    result, _ = run_test(tmp_path, trained[1], symbol=symbol)
+    assert result.window.first > trained[0]["validation_part"]["label_end"]
+    assert run_test(tmp_path, trained[1], symbol=symbol, start="2017-03-01T00:00:00+00:00")[0].in_sample
+
+
+def test_another_symbol_at_the_time_of_the_training_is_said(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:
+    text = SAMPLE.path.read_text().replace("143539993.3", "1")  # type: ignore[union-attr]
+    context = Context(tmp_path, data=text.encode(), model=trained[1])
+    result = backtesting.run(test_body(symbol="GBPUSD"), context)
+    assert not result["in_sample"]
+    assert any("learned from EURUSD" in line for line in result["warnings"])
+
+
+def test_a_job_without_its_inputs(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="without the input 'data'"):
+        training.run(body(), Context(tmp_path, other=b""))
+    with pytest.raises(JobError, match="without the input 'model'"):
+        backtesting.run(test_body(), Context(tmp_path, data=b""))
 
 
 def test_costs_come_from_the_command_before_the_strategy_before_the_symbol(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:

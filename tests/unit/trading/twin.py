@@ -49,19 +49,19 @@ class Account:
         self.position = None
 
 
-def inside(held: Position, rules: Any, bar: int, open_: float, high: float, low: float) -> tuple[float, str] | None:
+def inside(held: Position, rules: Any, open_: float, high: float, low: float) -> tuple[float, str] | None:
     """Where stop or target closes the position inside a bar; the stop is looked at first."""
     long = held.side > 0
     if rules.stop_loss:
         level = held.entry_price * (1.0 - held.side * rules.stop_loss)
         if (low <= level) if long else (high >= level):
             beyond = open_ <= level if long else open_ >= level
-            return (open_ if beyond and bar != held.entry_bar else level), "stop_loss"
+            return (open_ if beyond else level), "stop_loss"
     if rules.take_profit:
         level = held.entry_price * (1.0 + held.side * rules.take_profit)
         if (high >= level) if long else (low <= level):
             beyond = open_ >= level if long else open_ <= level
-            return (open_ if beyond and bar != held.entry_bar else level), "take_profit"
+            return (open_ if beyond else level), "take_profit"
     return None
 
 
@@ -88,7 +88,7 @@ def trade(
         value = account.cash
         if held:
             bars_held = bar - held.entry_bar + 1
-            found = inside(held, rules, bar, open_, high, low)
+            found = inside(held, rules, open_, high, low)
             if found:
                 account.leave(bar, found[0], found[1], bars_held)
             else:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.jobs.inputs import Request, data_used, window
+from ktrdr_worker.jobs.inputs import Request, data_used, input_of, window
 from ktrdr_worker.trading import bundle, learning
 from ktrdr_worker.trading.backtest import END_OF_DATA, Rules, simulate
-from ktrdr_worker.trading.bars import Bars, DataError, cut, index_of, load, stamp
+from ktrdr_worker.trading.bars import Bars, DataError, cut, load, moment, periods_per_year, stamp
 from ktrdr_worker.trading.decisions import decide
 from ktrdr_worker.trading.fingerprint import fingerprint
 from ktrdr_worker.trading.inference import predict
@@ -19,7 +19,7 @@ from ktrdr_worker.trading.performance import Clock, measure
 from ktrdr_worker.trading.tables import equity_csv, trades_csv
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy.schema import Decisions, Risk
-from ktrdr_zmq.strategy.symbols import classify
+from ktrdr_zmq.strategy.symbols import bare, classify
 
 BASIS_POINT = 1e-4
 
@@ -41,24 +41,25 @@ class Backtesting:
         begun = time.monotonic()
         learning.prepare(context.threads)
         request = Request.read(body)
-        model = bundle.load(context.inputs["model"].read_bytes(), request.overrides)
+        model = bundle.load(input_of(context, "model").read_bytes(), request.overrides)
         seen = model.description.seen
         if request.timeframe != seen.timeframe:
             raise JobError(f"The model reads bars of {seen.timeframe}, not of {request.timeframe}.")
         context.progress(0.05, stage="bars")
-        loaded = load(context.inputs["data"], request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
+        loaded = load(input_of(context, "data"), request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
         bars = loaded.bars
         context.check_cancelled()
         context.progress(0.3, stage="inference", text=f"{len(bars.opens):,} bars")
         probabilities, warmup = predict(model, bars, context.device)
-        first, last = _window(bars, request, seen, warmup)
+        known = bare(request.symbol) == bare(seen.symbol) or context.input_digests["data"] == seen.data_digest
+        first, last = _window(bars, request, seen, warmup, known=known)
         context.check_cancelled()
         context.progress(0.7, stage="backtest", text=f"{last - first:,} bars")
         traded = cut(bars, first, last)
         decisions = decide(probabilities[first:last], model.strategy.decisions)
         rules = _rules(request, model.strategy.decisions, model.strategy.risk)
         outcome = simulate(traded.open, traded.high, traded.low, traded.close, decisions, rules)
-        year = classify(request.symbol).periods_per_year
+        year = periods_per_year(request.timeframe, classify(request.symbol))
         metrics = measure(outcome, traded.close, Clock(traded.opens, traded.closes, traded.sessions, year), rules.capital)
         context.progress(0.9, stage="artifacts")
         artifacts = {
@@ -66,11 +67,13 @@ class Backtesting:
             "equity": context.add_artifact("equity", equity_csv(outcome, traded, rules.capital), "text/csv"),
         }
         open_at_end = bool(len(outcome.trades)) and int(outcome.trades["exit_reason"][-1]) == END_OF_DATA
-        seen_bars = int(np.sum(traded.opens <= _nanoseconds(seen.until))) if request.symbol == seen.symbol else 0
+        within = (traded.opens >= moment(seen.since)) & (traded.opens <= moment(seen.until))
+        overlap = int(np.sum(within))
+        seen_bars = overlap if known else 0
         context.progress(1.0, stage="done")
         return results.BacktestResult(
             strategy_name=model.strategy.name, symbol=request.symbol, timeframe=request.timeframe,
-            overrides={**model.description.overrides, **request.overrides},
+            overrides={**dict(model.description.overrides), **request.overrides},
             data=data_used(loaded, request, context.input_digests["data"], first, last),
             window=results.Window(
                 first=stamp(traded.opens[0]), last=stamp(traded.opens[-1]), bars=len(traded.opens),
@@ -81,19 +84,21 @@ class Backtesting:
             signals={name: int(np.sum(decisions == value)) for name, value in (("SELL", -1), ("HOLD", 0), ("BUY", 1))},
             open_at_end=open_at_end, model_digest=context.input_digests["model"], artifacts=artifacts, device=context.device,
             duration_s=time.monotonic() - begun, fingerprint=fingerprint(context.device),
-            conventions=_conventions(request, rules, year, first, seen_bars),
-            warnings=loaded.warnings + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year),
+            conventions=_conventions(request, rules, year, warmup, seen_bars),
+            warnings=loaded.warnings + _elsewhere(overlap - seen_bars, seen)
+            + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year),
         ).to_dict()  # fmt: skip
 
 
-def _nanoseconds(moment: str) -> int:
-    return int(np.datetime64(moment.removesuffix("Z"), "ns").astype(np.int64))
+def _elsewhere(overlap: int, seen: bundle.Seen) -> list[str]:
+    """Another symbol at the same time is no independent test."""
+    return [f"{overlap:,} of these bars are of the time in which the model learned from {seen.symbol}."] if overlap else []
 
 
-def _window(bars: Bars, request: Request, seen: bundle.Seen, warmup: int) -> tuple[int, int]:
+def _window(bars: Bars, request: Request, seen: bundle.Seen, warmup: int, *, known: bool) -> tuple[int, int]:
     """The bars to trade on: as asked for, else what the model never learned from; never those without features."""
-    if request.start is None and request.end is None and request.symbol == seen.symbol:
-        first, last = int(np.searchsorted(bars.opens, _nanoseconds(seen.until), side="right")), len(bars.opens)
+    if request.start is None and request.end is None and known:
+        first, last = int(np.searchsorted(bars.opens, moment(seen.until), side="right")), len(bars.opens)
         if first >= last:
             raise DataError(
                 f"The model has learned from all bars of {request.symbol} {request.timeframe} that there are (until {seen.until}).",
@@ -101,7 +106,7 @@ def _window(bars: Bars, request: Request, seen: bundle.Seen, warmup: int) -> tup
             )
     else:
         first, last = window(bars, request)
-    first = max(first, warmup, index_of(bars, request.start, 0))
+    first = max(first, warmup)
     if first >= last:
         raise DataError(f"The window ends before the indicators have values: they need {warmup} bars before it.")
     return first, last

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
-from ktrdr_worker.handler import JobError
-from ktrdr_worker.trading.bars import Bars, DataError, Loaded, index_of, stamp
+from ktrdr_worker.handler import JobContext, JobError
+from ktrdr_worker.trading.bars import Bars, DataError, Loaded, index_of, moment, stamp
 from ktrdr_zmq import results
 
 
@@ -44,7 +45,41 @@ class Request(msgspec.Struct, kw_only=True):
                 request.data[key]
         except (msgspec.ValidationError, KeyError) as error:
             raise JobError(f"The job's body is not what `ktrdr` sends: {error}") from None
+        for what, number, low, high in (
+            ("capital", request.capital, 1e-6, 1e15),
+            ("commission_bps", request.commission_bps, 0.0, 1000.0),
+            ("slippage_bps", request.slippage_bps, 0.0, 1000.0),
+        ):
+            if number is not None and not low <= number <= high:
+                raise JobError(f"{what} must be between {low:g} and {high:g}, not {number:g}.")
+        for text in (request.start, request.end):
+            if text is not None:
+                moment(text)
         return request
+
+    @property
+    def first_moment(self) -> int | None:
+        """``start`` in nanoseconds."""
+        return None if self.start is None else moment(self.start)
+
+    @property
+    def end_moment(self) -> int | None:
+        """``end`` in nanoseconds."""
+        return None if self.end is None else moment(self.end)
+
+
+def input_of(context: JobContext, name: str) -> Path:
+    """An input of the job.
+
+    Raises
+    ------
+    JobError
+        When the job was submitted without it.
+    """
+    try:
+        return context.inputs[name]
+    except KeyError:
+        raise JobError(f"The job was submitted without the input {name!r}.") from None
 
 
 def window(bars: Bars, request: Request) -> tuple[int, int]:
@@ -55,8 +90,8 @@ def window(bars: Bars, request: Request) -> tuple[int, int]:
     DataError
         When there are none.
     """
-    first = index_of(bars, request.start, 0)
-    last = index_of(bars, request.end, len(bars.opens))
+    first = index_of(bars, request.first_moment, 0)
+    last = index_of(bars, request.end_moment, len(bars.opens))
     if first >= last:
         raise DataError(
             f"There are no bars of {request.symbol} {request.timeframe} between {request.start or 'the first'} and "

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ktrdr_worker.handler import JobContext
-from ktrdr_worker.jobs.inputs import Request, data_used, window
+from ktrdr_worker.jobs.inputs import Request, data_used, input_of, window
 from ktrdr_worker.trading import bundle, learning
 from ktrdr_worker.trading.bars import load
+from ktrdr_worker.trading.bundle import config_digest
 from ktrdr_worker.trading.fingerprint import fingerprint
-from ktrdr_worker.trading.training import Outcome, config_digest, train
+from ktrdr_worker.trading.training import Outcome, train
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy import Strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import CLASSES
@@ -24,8 +25,9 @@ CHECKPOINT_S: Final = 20.0
 class Keeper:
     """Writes checkpoints now and then, and always before the job lets itself be stopped."""
 
-    def __init__(self, context: JobContext, job: str) -> None:
+    def __init__(self, context: JobContext, job: str, made_by: dict[str, str]) -> None:
         self.job = job
+        self.made_by = " ".join((*made_by.values(), f"{context.threads} threads"))
         self._context = context
         self._kept_at = time.monotonic()
 
@@ -53,7 +55,7 @@ class Training:
         learning.prepare(context.threads)
         request = Request.read(body)
         strategy = parse_strategy(request.strategy, f"{request.strategy_name or 'strategy'}.yaml", request.overrides)
-        loaded = load(context.inputs["data"], request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
+        loaded = load(input_of(context, "data"), request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
         first, last = window(loaded.bars, request)
 
         def progress(share: float, stage: str, text: str, figures: dict[str, float]) -> None:
@@ -63,10 +65,11 @@ class Training:
         made_by = fingerprint(context.device)
         digest = config_digest(strategy)
         job = ":".join((digest, context.input_digests["data"], request.symbol, request.timeframe, str(first), str(last)))
-        outcome = train(strategy, loaded.bars, first, last, context.device, progress, Keeper(context, job))
+        outcome = train(strategy, loaded.bars, first, last, context.device, progress, Keeper(context, job, made_by))
         used = data_used(loaded, request, context.input_digests["data"], max(outcome.features.warmup, first), last)
         description = bundle.Description(
-            schema=bundle.SCHEMA, kind="model", strategy=request.strategy, strategy_name=strategy.name, overrides=request.overrides,
+            schema=bundle.SCHEMA, kind="model", strategy=request.strategy, strategy_name=strategy.name,
+            overrides=list(request.overrides.items()),
             config_digest=digest, classes=list(CLASSES), feature_ids=outcome.features.ids,
             scaling=[(scaling.offset, scaling.divisor) for scaling in outcome.scalings], seed=strategy.training.seed, fingerprint=made_by,
             seen=bundle.Seen(
@@ -117,6 +120,8 @@ def _conventions(strategy: Strategy) -> dict[str, Any]:
 def _warnings(outcome: Outcome) -> list[str]:
     test, base = outcome.scores[2], outcome.baseline
     found = []
+    if len(outcome.made_by) > 1:
+        found.append("It was interrupted and went on on another kind of machine or release: equality bit for bit is not claimed.")
     if test.balanced_accuracy <= base.balanced_accuracy:
         found.append("On the test part the model is no better than always saying the most frequent class (balanced accuracy).")
     if test.samples < 100:

@@ -147,21 +147,19 @@ def _open(trade, bar, raw_price, side, money, commission, slippage):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def _inside(trade, bar, open_, high, low, stop_loss, take_profit):  # type: ignore[no-untyped-def]
+def _inside(trade, open_, high, low, stop_loss, take_profit):  # type: ignore[no-untyped-def]
     """Look for stop and target inside a bar; return the price of the exit (0: none) and its reason."""
     side, entry = trade.side, trade.entry_price
     if stop_loss > 0.0:
         level = entry * (1.0 - side * stop_loss)
         worst = low if side > 0 else high
         if side * (worst - level) <= 0.0:
-            gapped = side * (open_ - level) <= 0.0 and bar > trade.entry_bar
-            return (open_ if gapped else level), STOP_LOSS
+            return (open_ if side * (open_ - level) <= 0.0 else level), STOP_LOSS
     if take_profit > 0.0:
         level = entry * (1.0 + side * take_profit)
         best = high if side > 0 else low
         if side * (best - level) >= 0.0:
-            gapped = side * (open_ - level) >= 0.0 and bar > trade.entry_bar
-            return (open_ if gapped else level), TAKE_PROFIT
+            return (open_ if side * (open_ - level) >= 0.0 else level), TAKE_PROFIT
     return 0.0, SIGNAL
 
 
@@ -195,7 +193,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         if side != 0:
             held[bar] = True
             age = bar - trades[done].entry_bar + 1
-            price, reason = _inside(trades[done], bar, open_[bar], high[bar], low[bar], stop_loss, take_profit)
+            price, reason = _inside(trades[done], open_[bar], high[bar], low[bar], stop_loss, take_profit)
             if price > 0.0:
                 cash += _close(trades[done], bar, price, reason, age, commission, slippage)
                 done += 1

@@ -23,7 +23,10 @@ MINUTE: Final = 60_000_000_000
 DAY: Final = 1440 * MINUTE
 PRICES: Final = ("open", "high", "low", "close")
 TIME_NAMES: Final = ("timestamp", "time", "date", "datetime")
-ISO: Final = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?"
+ISO: Final = r"(?:19|20|21)\d\d-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.0{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?"
+"""Whole seconds of the years 1900 to 2199."""
+SHORTEST: Final = {"1d": 20 * 60, "1w": 6 * 1440}
+"""Minutes that must lie between two bars of a day or a week, whose length is only nominal."""
 
 
 class DataError(UsageError):
@@ -114,10 +117,10 @@ def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: s
         sessions,
     )
     warnings: list[str] = []
-    bars = source if timeframe == source_timeframe else derive(source, timeframe, kind, warnings)
+    bars = source if timeframe == source_timeframe else derive(source, timeframe, kind, warnings, name)
     if not len(bars.opens):
         raise DataError(f"{name} has too few bars for a single complete one of {timeframe}.")
-    return Loaded(bars, count_gaps(source), warnings)
+    return Loaded(bars, count_gaps(source, kind), warnings)
 
 
 # ---------------------------------------------------------------- reading
@@ -134,13 +137,13 @@ def _read(path: Path, name: str) -> pd.DataFrame:
         raise DataError(f"{name} is no regular CSV: {error}") from None
     table.columns = [str(column).strip().lower() for column in table.iloc[0]]  # by hand, because pandas would rename doubles
     table = table.iloc[1:].fillna("").reset_index(drop=True)
-    doubled = table.columns[table.columns.duplicated()]
-    if len(doubled):
+    doubled = [column for column in (*TIME_NAMES, *PRICES, "volume") if (table.columns == column).sum() > 1]
+    if doubled:
         raise DataError(f"{name} has the column {doubled[0]} twice.")
     missing = [column for column in PRICES if column not in table.columns]
     if missing or not any(column in table.columns for column in TIME_NAMES):
         wanted = ", ".join(["timestamp"] * (not any(column in table.columns for column in TIME_NAMES)) + missing)
-        raise DataError(f"{name} lacks the columns: {wanted}. It has: {', '.join(table.columns)}.")
+        raise DataError(f"{name} lacks the columns: {wanted}. It has: {', '.join(table.columns)[:200]}.")
     if table.empty:
         raise DataError(f"{name} has a header and no rows.")
     return table
@@ -152,7 +155,7 @@ def _times(table: pd.DataFrame, name: str) -> Array:
     wrong = parsed.isna()
     if wrong.any():
         row = int(np.flatnonzero(wrong.to_numpy())[0])
-        raise DataError(f"{name}, row {row + 2}: {texts.iloc[row]!r} is no date; write it as 2017-06-30T13:00:00Z.")
+        raise DataError(f"{name}, row {row + 2}: {texts.iloc[row][:40]!r} is no date; write it as 2017-06-30T13:00:00Z (whole seconds).")
     result: Array = parsed.to_numpy(dtype="datetime64[ns]").astype(np.int64)
     return result
 
@@ -166,7 +169,7 @@ def _numbers(table: pd.DataFrame, column: str, opens: Array, name: str) -> Array
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         what = "a number of 0 or more" if column == "volume" else "a price above 0"
-        raise DataError(f"{name}, row {row + 2}: the {column} {table[column].iloc[row]!r} is not {what}.")
+        raise DataError(f"{name}, row {row + 2}: the {column} {table[column].iloc[row][:40]!r} is not {what}.")
     return values
 
 
@@ -177,9 +180,15 @@ def _check(opens: Array, columns: dict[str, Array], timeframe: str, name: str) -
         row = int(np.flatnonzero(steps <= 0)[0]) + 1
         what = "is there twice" if steps[row - 1] == 0 else "lies before the row above"
         raise DataError(f"{name}, row {row + 2}: the time {stamp(opens[row])} {what}.")
-    if MINUTES[timeframe] < MINUTES["1d"] and (steps < MINUTES[timeframe] * MINUTE).any():
-        row = int(np.flatnonzero(steps < MINUTES[timeframe] * MINUTE)[0]) + 1
+    early = np.flatnonzero(steps < SHORTEST.get(timeframe, MINUTES[timeframe]) * MINUTE)
+    if len(early):
+        row = int(early[0]) + 1
         raise DataError(f"{name}, row {row + 2}: {stamp(opens[row])} follows too soon on the row above for bars of {timeframe}.")
+    grid = min(MINUTES[timeframe], 15) * MINUTE if timeframe not in SHORTEST else MINUTE  # exchanges open at a quarter of an hour
+    beside: Array = opens % grid != 0
+    if beside.any():
+        row = int(np.flatnonzero(beside)[0])
+        raise DataError(f"{name}, row {row + 2}: no bar of {timeframe} opens at {stamp(opens[row])}.")
     top = np.maximum(columns["open"], columns["close"])
     bottom = np.minimum(columns["open"], columns["close"])
     for wrong, what in (
@@ -191,16 +200,38 @@ def _check(opens: Array, columns: dict[str, Array], timeframe: str, name: str) -
             raise DataError(f"{name}, row {row + 2}: the {what}.")
 
 
+def moment(text: str) -> int:
+    """A moment of ISO 8601 in nanoseconds since 1970, UTC where it has no offset.
+
+    Raises
+    ------
+    DataError
+        When it is none, or outside the years 1900 to 2199.
+    """
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        raise DataError(f"{text!r:.40} is no moment; write it as 2017-06-30T13:00:00Z.") from None
+    if not 1900 <= found.year < 2200:
+        raise DataError(f"{text!r:.40} lies outside the years 1900 to 2199.")
+    found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
+    return (found - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1) * 1000
+
+
 def stamp(nanoseconds: Any) -> str:
     """A moment in ISO 8601, UTC."""
     return dt.datetime.fromtimestamp(int(nanoseconds) // 1_000_000_000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def count_gaps(bars: Bars) -> int:
-    """Places where bars are missing; for days and weeks, weekends and single holidays do not count."""
-    length = MINUTES[bars.timeframe] * MINUTE
-    allowed = {"1d": 4 * DAY, "1w": 7 * DAY}.get(bars.timeframe, length)
-    return int((np.diff(bars.opens) > allowed).sum())
+def count_gaps(bars: Bars, kind: SymbolClass) -> int:
+    """Places where bars are missing: in a session, or a weekday (crypto: a day) without one. Holidays are not known, and count."""
+    days = _days(bars, kind)
+    if bars.timeframe == "1w":
+        return int((np.diff(days) > 7).sum())
+    dates: Array = days.astype("datetime64[D]")
+    passed = np.diff(days) if kind.name == "crypto" else np.busday_count(dates[:-1], dates[1:])
+    inside = (np.diff(days) == 0) & (np.diff(bars.opens) > MINUTES[bars.timeframe] * MINUTE)
+    return int((inside | (passed > 1)).sum())
 
 
 # ---------------------------------------------------------------- sessions and coarser bars
@@ -222,6 +253,19 @@ def session_numbers(opens: Array, timeframe: str, kind: SymbolClass) -> Array:
     return _session_days(opens, kind)
 
 
+def _days(bars: Bars, kind: SymbolClass) -> Array:
+    """The date (days since 1970) of the session of each bar: of a bar of a day or more, the date in its first half."""
+    if MINUTES[bars.timeframe] >= MINUTES["1d"]:
+        days: Array = (bars.opens + DAY // 2) // DAY
+        return days
+    return _session_days(bars.opens, kind)
+
+
+def periods_per_year(timeframe: str, kind: SymbolClass) -> int:
+    """How many of the periods that figures are made of (sessions, or weeks) a year has."""
+    return 52 if timeframe == "1w" else kind.periods_per_year
+
+
 def _session_starts(days: Array, kind: SymbolClass) -> Array:
     """When the sessions of these dates begin, in nanoseconds (UTC)."""
     local = pd.DatetimeIndex(days.astype("datetime64[D]").astype("datetime64[ns]"))
@@ -232,7 +276,7 @@ def _session_starts(days: Array, kind: SymbolClass) -> Array:
     return starts
 
 
-def derive(source: Bars, timeframe: str, kind: SymbolClass, warnings: list[str]) -> Bars:
+def derive(source: Bars, timeframe: str, kind: SymbolClass, warnings: list[str], name: str) -> Bars:
     """Make coarser bars.
 
     Days are sessions (forex: from 17:00 New York, so that Sunday evening is Monday's), weeks are Monday's to Sunday's sessions, and what is
@@ -246,35 +290,55 @@ def derive(source: Bars, timeframe: str, kind: SymbolClass, warnings: list[str])
     kind : SymbolClass
     warnings : list of str
         Gets a line for each bar left out.
+    name : str
+        What to call the file in messages.
+
+    Raises
+    ------
+    DataError
+        When a source bar lies astride the end of a session.
     """
-    days: Array = source.opens // DAY if MINUTES[source.timeframe] >= MINUTES["1d"] else _session_days(source.opens, kind)
-    begins, ends = _spans(source, days, timeframe, kind)
+    days = _days(source, kind)
+    begins, ends = _spans(source, days, timeframe, kind, name)
     first = np.flatnonzero(np.concatenate(([True], np.diff(begins) != 0)))
     last = np.concatenate((first[1:], [len(begins)])) - 1
     made = Bars(
-        source.symbol, timeframe, begins[first], ends[first], source.open[first], np.maximum.reduceat(source.high, first),
+        source.symbol, timeframe, begins[first], ends[last], source.open[first], np.maximum.reduceat(source.high, first),
         np.minimum.reduceat(source.low, first), source.close[last], np.add.reduceat(source.volume, first),
         np.arange(len(first), dtype=np.int64) if MINUTES[timeframe] >= MINUTES["1d"] else days[first],
     )  # fmt: skip
-    front = int(kind.continuous and source.opens[0] > made.opens[0])
-    back = int(kind.continuous and source.closes[-1] < made.closes[-1])
+    if MINUTES[source.timeframe] >= MINUTES["1d"]:  # weeks from days
+        front, back = int(_weekday(days[0]) > 0), int(_weekday(days[-1]) < (4 if kind.name == "forex" else 6))
+    else:
+        front, back = int(source.opens[0] > made.opens[0]), int(source.closes[-1] < made.closes[-1])
+    front, back = front * kind.continuous, back * kind.continuous
     for index, part in ((0, front), (-1, back)):
         if part:
             warnings.append(f"The {timeframe} bar of {stamp(made.opens[index])} was left out: the file has only a part of it.")
     return cut(made, front, len(made.opens) - back)
 
 
-def _spans(source: Bars, days: Array, timeframe: str, kind: SymbolClass) -> tuple[Array, Array]:
+def _weekday(days: Any) -> Any:
+    """0 is Monday; day 0 of 1970 was a Thursday."""
+    return (days + 3) % 7
+
+
+def _spans(source: Bars, days: Array, timeframe: str, kind: SymbolClass, name: str) -> tuple[Array, Array]:
     """Beginning and end of the coarser bar that each source bar belongs to."""
-    native = MINUTES[source.timeframe] >= MINUTES["1d"]
-    if timeframe == "1w":
-        monday = days - (days + 3) % 7  # day 0 was a Thursday
-        if native:
-            return monday * DAY, (monday + 7) * DAY
-        last_day = monday + (4 if kind.name == "forex" else 6)
-        return _session_starts(monday, kind), _session_starts(last_day + 1, kind)
+    monday = days - _weekday(days)
+    if MINUTES[source.timeframe] >= MINUTES["1d"]:  # weeks from days: they begin and end with their days
+        _, first, place = np.unique(monday, return_index=True, return_inverse=True)
+        return source.opens[first][place], source.closes
     unique, place = np.unique(days, return_inverse=True)
     starts, next_starts = _session_starts(unique, kind)[place], _session_starts(unique + 1, kind)[place]
+    astride = np.flatnonzero(source.closes > next_starts)
+    if len(astride):
+        raise DataError(
+            f"{name}, row {int(astride[0]) + 2}: the bar of {stamp(source.opens[astride[0]])} lies astride the end of the session, so that "
+            f"no bars of {timeframe} can be made of these."
+        )
+    if timeframe == "1w":
+        return _session_starts(monday, kind), _session_starts(monday + (5 if kind.name == "forex" else 7), kind)
     if timeframe == "1d":
         return starts, next_starts
     length = MINUTES[timeframe] * MINUTE
@@ -282,9 +346,9 @@ def _spans(source: Bars, days: Array, timeframe: str, kind: SymbolClass) -> tupl
     return begins, np.minimum(begins + length, next_starts)
 
 
-def index_of(bars: Bars, moment: str | None, default: int) -> int:
-    """The index of the first bar that opens at or after a moment (ISO 8601)."""
-    if moment is None:
+def index_of(bars: Bars, nanoseconds: int | None, default: int) -> int:
+    """The index of the first bar at or after a moment: that opens then or later, or of a day or more, whose date is that or later."""
+    if nanoseconds is None:
         return default
-    nanoseconds = pd.Timestamp(moment).value
-    return int(np.searchsorted(bars.opens, nanoseconds))
+    shift = DAY // 2 if MINUTES[bars.timeframe] >= MINUTES["1d"] else 0
+    return int(np.searchsorted(bars.opens + shift, nanoseconds))

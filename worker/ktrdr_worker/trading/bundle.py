@@ -5,6 +5,9 @@ The description says what the model is for and what it has seen; the tensors are
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from typing import Any, Final
 
 import msgspec
@@ -13,12 +16,19 @@ from torch import nn
 
 from ktrdr_worker.trading import network as networks
 from ktrdr_worker.trading import tensors
+from ktrdr_worker.trading.bars import DataError, moment
 from ktrdr_worker.trading.features import Scaling
 from ktrdr_zmq.errors import UsageError
-from ktrdr_zmq.strategy import parse_strategy
-from ktrdr_zmq.strategy.schema import CLASSES
+from ktrdr_zmq.strategy import check_overrides, parse_strategy
+from ktrdr_zmq.strategy.schema import CLASSES, Strategy
 
 SCHEMA: Final = 1
+
+
+def config_digest(strategy: Strategy) -> str:
+    """The SHA-256 of everything that a strategy says, overrides and defaults included."""
+    text = json.dumps(strategy.plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class BundleError(UsageError):
@@ -47,7 +57,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     strategy: str
     strategy_name: str
-    overrides: dict[str, Any]
+    overrides: list[tuple[str, Any]]
     config_digest: str
     classes: list[str]
     feature_ids: list[str]
@@ -94,13 +104,17 @@ def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
         When the overrides make no sense.
     """
     description, weights = _describe(octets)
-    strategy = parse_strategy(
-        description.strategy, f"{description.strategy_name} (in the model)", {**description.overrides, **(overrides or {})}
-    )
+    name = f"{description.strategy_name} (in the model)"
+    if config_digest(parse_strategy(description.strategy, name, dict(description.overrides))) != description.config_digest:
+        raise BundleError("The model's strategy is not the one that it was trained with: the file was changed.")
+    check_overrides(overrides or {})
+    strategy = parse_strategy(description.strategy, name, {**dict(description.overrides), **(overrides or {})})
     if description.feature_ids != strategy.feature_ids(description.seen.timeframe) or description.classes != list(CLASSES):
         raise BundleError("The model's features or classes are not those of its strategy; it was made by another release, or changed.")
-    if len(description.scaling) != len(description.feature_ids):
+    sound = all(math.isfinite(offset) and math.isfinite(divisor) and divisor > 0 for offset, divisor in description.scaling)
+    if len(description.scaling) != len(description.feature_ids) or not sound:
         raise BundleError("The model's scaling does not fit its features.")
+    _check_seen(description.seen)
     network = networks.build(len(description.feature_ids), strategy.model.architecture)
     try:
         network.load_state_dict(weights, strict=True)
@@ -109,6 +123,16 @@ def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
     if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
         raise BundleError("The model has weights that are no numbers.")
     return Trained(network.eval(), strategy, description)
+
+
+def _check_seen(seen: Seen) -> None:
+    """What a model has learned from protects against IN-SAMPLE figures: it must make sense."""
+    try:
+        sound = moment(seen.since) < moment(seen.until)
+    except DataError:
+        sound = False
+    if not sound:
+        raise BundleError("The model does not say which bars it has learned from.")
 
 
 def _describe(octets: bytes) -> tuple[Description, dict[str, torch.Tensor]]:

@@ -18,7 +18,7 @@ def fingerprint(device: str) -> dict[str, str]:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "numba": numba.__version__,
-        "ta-lib": talib.__version__,
+        "ta-lib": talib.__ta_version__.decode().partition(" ")[0],
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": name,

@@ -79,7 +79,8 @@ def _ema(_: Bars, series: Array, p: Parameters) -> tuple[Array, ...]:
 
 
 def _rsi(_: Bars, series: Array, p: Parameters) -> tuple[Array, ...]:
-    return (talib.RSI(series, timeperiod=int(p["period"])),)
+    flat = np.maximum.accumulate(series) == np.minimum.accumulate(series)  # neither rises nor falls: TA-Lib would say 0
+    return (np.where(flat, np.nan, talib.RSI(series, timeperiod=int(p["period"]))),)
 
 
 def _macd(_: Bars, series: Array, p: Parameters) -> tuple[Array, ...]:
@@ -115,7 +116,9 @@ def _stochastic(bars: Bars, _: Array, p: Parameters) -> tuple[Array, ...]:
         fastk_period=int(p["period"]), slowk_period=int(p["k_smooth"]), slowk_matype=talib.MA_Type.SMA,
         slowd_period=int(p["d_smooth"]), slowd_matype=talib.MA_Type.SMA,
     )  # fmt: skip
-    return k, d
+    period = int(p["period"])
+    flat = talib.MAX(bars.high, period) == talib.MIN(bars.low, period) if period > 1 else bars.high == bars.low  # TA-Lib would say 0
+    return np.where(flat, np.nan, k), np.where(flat, np.nan, d)
 
 
 FUNCTIONS: Final[Mapping[str, Callable[[Bars, Array, Parameters], tuple[Array, ...]]]] = {

@@ -7,7 +7,7 @@ import torch
 
 from ktrdr_worker.trading import network as networks
 from ktrdr_worker.trading.arrays import Array
-from ktrdr_worker.trading.bars import Bars
+from ktrdr_worker.trading.bars import Bars, DataError
 from ktrdr_worker.trading.bundle import Trained
 from ktrdr_worker.trading.features import build, scale
 
@@ -32,4 +32,6 @@ def predict(model: Trained, bars: Bars, device: str = "cpu") -> tuple[Array, int
     rows = torch.from_numpy(scale(features.values[features.warmup :], model.scalings)).to(device)
     probabilities = np.full((len(bars.opens), len(model.description.classes)), np.nan)
     probabilities[features.warmup :] = networks.probabilities(model.network.to(device), rows).numpy()
+    if not np.isfinite(probabilities[features.warmup :]).all():
+        raise DataError("The model gives probabilities that are no numbers on these bars.")
     return probabilities, features.warmup

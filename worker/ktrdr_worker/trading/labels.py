@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from numba import njit
 
 from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.strategy.schema import Labels
@@ -57,6 +58,22 @@ def thresholds(close: Array, settings: Labels) -> Array:
     window = settings.volatility_window
     limits = np.full(len(close), np.nan)
     if len(close) > window:
-        steps = np.lib.stride_tricks.sliding_window_view(np.diff(np.log(close)), window)
-        limits[window:] = steps.std(axis=1, ddof=1) * np.sqrt(settings.horizon) * settings.threshold
+        limits[window:] = rolling_deviation(np.diff(np.log(close)), window) * np.sqrt(settings.horizon) * settings.threshold
     return limits
+
+
+@njit(cache=True, nogil=True)
+def rolling_deviation(values, window):  # type: ignore[no-untyped-def]
+    """Standard deviation (ddof 1) of each `window` values in a row; one value fewer than `window` is missing at the front."""
+    count = len(values) - window + 1
+    result = np.empty(count)
+    for start in range(count):
+        mean = 0.0
+        for index in range(start, start + window):
+            mean += values[index]
+        mean /= window
+        square = 0.0
+        for index in range(start, start + window):
+            square += (values[index] - mean) ** 2
+        result[start] = np.sqrt(square / (window - 1))
+    return result

@@ -24,6 +24,8 @@ from ktrdr_zmq.results import EpochHistory
 from ktrdr_zmq.strategy.schema import CLASSES, Model, Training
 
 SCHEMA = 1
+CHUNK = 1 << 16
+"""Rows that are scored at a time, so that a long history needs no more memory than a short one."""
 
 
 class Part(NamedTuple):
@@ -56,11 +58,13 @@ def prepare(threads: int) -> None:
 class Progress(msgspec.Struct, kw_only=True):
     """How far a training is, apart from its tensors: what a checkpoint says in words.
 
-    ``job`` names what is trained (data, strategy, window): a checkpoint of anything else is not taken up.
+    ``job`` names what is trained (data, strategy, window): a checkpoint of anything else is not taken up. ``made_by`` names every kind of
+    machine and release that had a part in it.
     """
 
     job: str
     history: EpochHistory
+    made_by: list[str] = []
     best_epoch: int = 0
     best_loss: float = math.inf
     waited: int = 0
@@ -164,20 +168,30 @@ class Learner:
             When it is damaged.
         """
         plain, state = tensors.load(octets, "checkpoint", SCHEMA)
-        progress = msgspec.convert(plain, Progress)
-        if progress.job != self.progress.job:
-            return False
+        try:
+            progress = msgspec.convert(plain, Progress)
+            if progress.job != self.progress.job:
+                return False
+            self._take(state)
+        except (KeyError, RuntimeError, ValueError, msgspec.ValidationError) as error:
+            raise tensors.FileError(f"The checkpoint is not complete: {str(error).partition(chr(10))[0]}") from None
+        progress.made_by = list(dict.fromkeys([*progress.made_by, *self.progress.made_by]))
+        self.progress = progress
+        return True
+
+    def _take(self, state: dict[str, torch.Tensor]) -> None:
+        """Put tensors where they were."""
         optimizer = self._optimizer.state_dict()
         optimizer["state"] = _optimizer_state(state)
+        if len(optimizer["state"]) != len(list(self._network.parameters())):
+            raise KeyError("the optimizer's state")
         self._network.load_state_dict(_part(state, "now."))
-        self._best = {name: tensor.to(self._device) for name, tensor in _part(state, "best.").items()}
+        self._best = {name: state[f"best.{name}"].to(self._device) for name in self._network.state_dict()}
         self._optimizer.load_state_dict(optimizer)
         self._order.set_state(state["random.order"])
         torch.set_rng_state(state["random.torch"])
-        if "random.cuda" in state and self._device.startswith("cuda"):
+        if self._device.startswith("cuda"):
             torch.cuda.set_rng_state(state["random.cuda"])
-        self.progress = progress
-        return True
 
 
 def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -222,12 +236,17 @@ def _pass(
 
 
 @torch.inference_mode()
-def _score(network: nn.Module, rows: torch.Tensor, classes: torch.Tensor, criterion: nn.Module) -> tuple[float, float]:
+def _score(network: nn.Module, rows: torch.Tensor, classes: torch.Tensor, criterion: nn.CrossEntropyLoss) -> tuple[float, float]:
     """Loss and accuracy of a whole part, without dropout."""
     network.eval()
-    logits = network(rows)
-    accuracy = (logits.argmax(dim=1) == classes).double().mean()
-    return float(criterion(logits, classes)), float(accuracy)
+    weight = criterion.weight
+    loss = right = 0.0
+    for start in range(0, len(rows), CHUNK):
+        logits, true = network(rows[start : start + CHUNK]), classes[start : start + CHUNK]
+        loss += float(nn.functional.cross_entropy(logits, true, weight, reduction="sum"))
+        right += float((logits.argmax(dim=1) == true).sum())
+    total = float(weight[classes].sum()) if weight is not None else len(rows)
+    return loss / total, right / len(rows)
 
 
 def _record(history: EpochHistory, epoch: int, losses: list[tuple[float, float]], rate: float) -> None:
@@ -253,12 +272,12 @@ class Diverged(UsageError):
 
 
 def _class_weights(classes: Array, settings: Training, device: str) -> torch.Tensor | None:
-    """Weights that let every class count the same; a class that does not occur has weight 0."""
+    """Weights that let every class count the same; one that does not occur in the training part has weight 1."""
     if settings.class_weights == "none":
         return None
     counts = np.bincount(classes, minlength=len(CLASSES)).astype(np.float64)
     occurring = counts > 0
-    weights = np.zeros(len(CLASSES))
+    weights = np.ones(len(CLASSES))
     weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])
     return torch.tensor(weights, dtype=torch.float32, device=device)
 

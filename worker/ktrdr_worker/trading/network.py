@@ -37,11 +37,6 @@ def build(features: int, architecture: Architecture) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def parameter_count(network: nn.Module) -> int:
-    """How many numbers it has learned."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 @torch.inference_mode()
 def probabilities(network: nn.Module, rows: Any, chunk: int = 1 << 17) -> torch.Tensor:
     """The probability of each class for each row, on the CPU as float64; many rows at a time, never one."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -45,13 +43,7 @@ class Outcome(NamedTuple):
     scores: tuple[ClassificationMetrics, ClassificationMetrics, ClassificationMetrics]
     baseline: ClassificationMetrics
     majority: str
-    seen_until: int
-
-
-def config_digest(strategy: Strategy) -> str:
-    """The SHA-256 of everything that a strategy says, overrides and defaults included."""
-    text = json.dumps(strategy.plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    made_by: list[str]
 
 
 class Checkpoints(Protocol):
@@ -59,6 +51,8 @@ class Checkpoints(Protocol):
 
     job: str
     """A digest of everything that the outcome depends on: a checkpoint of anything else is not taken up."""
+    made_by: str
+    """Software and machine, where equality bit for bit depends on them."""
 
     def load(self) -> bytes | None:
         """The newest checkpoint of an earlier attempt."""
@@ -105,6 +99,7 @@ def train(
     )
 
     learner = Learner(train_part, validation, strategy.model, settings, device, checkpoints.job if checkpoints else "")
+    learner.progress.made_by = [checkpoints.made_by] if checkpoints else []
     saved = checkpoints.load() if checkpoints else None
     if saved is not None:
         learner.restore(saved)
@@ -121,7 +116,7 @@ def train(
     parts = [_part(bars, table, indices) for indices in (split.train, split.validation, split.test)]
     return Outcome(
         learned, scalings, features, (parts[0], parts[1], parts[2]), (scores[0], scores[1], scores[2]),
-        baseline(test.classes, train_part.classes, len(CLASSES)), CLASSES[majority], int(table.ends[split.validation.rows].max()),
+        baseline(test.classes, train_part.classes, len(CLASSES)), CLASSES[majority], learner.progress.made_by,
     )  # fmt: skip
 
 
