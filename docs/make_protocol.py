@@ -140,6 +140,7 @@ MEANING: Mapping[str, str] = {
     "request": "number chosen by the asking side, echoed in the answer",
     "result_size": "octets of the job's result; 0: none",
     "resumes": "not used yet",
+    "pending": "kinds of which it is just finding out whether it can do them",
     "resume": "whether to go on from the last checkpoint of the ended job",
     "retry_after": "seconds after which to try again; 0: not said",
     "retry_of": "the job that this one repeats; empty: none",

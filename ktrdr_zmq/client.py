@@ -383,6 +383,8 @@ def _spec(request: JobRequest, inputs: tuple[tuple[str, bytes], ...], submitter:
         device = Device(request.device)
     except ValueError:
         raise UsageError(f"There is no device {request.device!r}; choose auto, gpu or cpu.") from None
+    if not all(text.isprintable() and len(text) <= 200 for text in (request.name, *request.labels, *request.labels.values())):
+        raise UsageError("A name or label must be printable, in one line, of at most 200 characters.")
     return JobSpec(
         kind=request.kind, schema=request.schema, device=device, gpu_wait=float(request.gpu_wait), priority=request.priority,
         name=request.name, labels=tuple(sorted((str(k), str(v)) for k, v in request.labels.items())), submitter=submitter,

@@ -294,7 +294,9 @@ def job_error(job_id: str, state: JobState, reason: str, failure: Failure | None
         return JobCancelled(f"Job {job_id[:8]} was cancelled.", job_id=job_id)
     if state is JobState.TIMED_OUT:
         return JobTimedOut(f"Job {job_id[:8]} timed out: {text}", hint=hint, job_id=job_id)
+    if not hint and failure is not None and (failure.traceback or failure.stderr_tail or failure.signal):  # not for a person's mistake
+        hint = f"See what it printed with: ktrdr jobs logs {job_id[:8]}"
     return JobFailed(
-        f"Job {job_id[:8]} failed: {text}", hint=hint or f"See what it printed with: ktrdr jobs logs {job_id[:8]}", job_id=job_id,
+        f"Job {job_id[:8]} failed: {text}", hint=hint, job_id=job_id,
         traceback=failure.traceback if failure is not None else "", stderr_tail=failure.stderr_tail if failure is not None else "",
     )  # fmt: skip

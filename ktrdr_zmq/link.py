@@ -96,8 +96,8 @@ class Link:
                 await asyncio.shield(self._opened)
         except TimeoutError:
             raise BrokerUnreachable(
-                f"The broker does not answer at {self.endpoint.url(1)} (tried for {timeout:g} s).",
-                hint=f"Is it running at {self.endpoint}? Start one with: ktrdr broker run, or a whole cluster with: ktrdr up",
+                f"The broker does not answer at {self.endpoint} (tried its port for clients, {self.endpoint.port + 1}, for {timeout:g} s).",
+                hint="Give the first of its four ports. Start one with: ktrdr broker run, or a whole cluster with: ktrdr up",
             ) from None
 
     async def close(self) -> None:

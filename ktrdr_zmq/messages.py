@@ -68,6 +68,7 @@ class WorkerInfo(msgspec.Struct):
     cpus: int = 0
     memory: int = 0
     draining: bool = False
+    pending: list[str] = []
 
 
 class WorkerHello(Message):

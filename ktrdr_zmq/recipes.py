@@ -63,6 +63,10 @@ def training(
     """
     from ktrdr_zmq.strategy import find_strategy, parse_strategy
 
+    if name is not None and (name == "last" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", name)):
+        raise UsageError(
+            f"{name!r:.80} cannot name a model: a letter, then letters, digits, dots, dashes and underscores, at most 64, and not last."
+        )
     text, source = (strategy, "strategy.yaml") if "\n" in strategy else find_strategy(strategy)
     parsed = parse_strategy(text, source, dict(overrides or {}))
     wanted_symbol = symbol or _named_in_file("symbol", parsed.symbol)
@@ -140,11 +144,15 @@ async def find_model(client: AsyncClient, model: AsyncJob | str) -> JobInfo:
     UsageError
         When there is no such model, or its training did not succeed.
     """
+    if isinstance(model, str) and model == "last":
+        model = await _latest(client)
     if not isinstance(model, str):
+        if not hasattr(model, "status"):
+            raise UsageError(f"{model!r:.80} is no model: give a job, its id, last, NAME or NAME@N.")
         job = model
     else:
         try:
-            job = await client.job("last:training" if model == "last" else model)
+            job = await client.job(model)
         except UnknownJob:
             return await _named(client, model)
     info = await job.status()
@@ -157,9 +165,15 @@ async def find_model(client: AsyncClient, model: AsyncJob | str) -> JobInfo:
     return info
 
 
+async def _latest(client: AsyncClient) -> AsyncJob:
+    """The newest training that is done or under way."""
+    for info in await client.jobs(kinds=["training"], limit=1000):
+        if info.state not in TERMINAL or info.state is JobState.DONE:
+            return await client.job(info.id)
+    raise UsageError("There is no trained model yet.", hint="Train one with: ktrdr models train --strategy neuro_mean_reversion")
+
+
 async def _named(client: AsyncClient, model: str) -> JobInfo:
-    if model == "last":
-        raise UsageError("There is no trained model yet.", hint="Train one with: ktrdr models train --strategy neuro_mean_reversion")
     name, _, version = model.partition("@")
     if version and not (version.isdigit() and int(version) > 0):
         raise UsageError(f"{model!r} is no model: a version is a whole number from 1, as in {name}@1.")

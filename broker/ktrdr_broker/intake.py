@@ -115,6 +115,8 @@ class Intake:
         if self.storage_trouble:
             return SubmitReply(b"", "STORAGE", f"The broker cannot write to its disk: {self.storage_trouble}", True, 5.0)
         if not spec.queue and not capable:
+            if self._registry.starting(spec, ledger.now):
+                return SubmitReply(b"", "NO_CAPABLE_WORKER", f"A worker for {spec.kind} is starting.", True, 1.0)
             return SubmitReply(b"", "NO_CAPABLE_WORKER", self._registry.nobody_text(spec, ledger.now))
         if len(body) > config.max_body:
             text = f"The job's body has {len(body):,} octets; the limit is {config.max_body:,}. Put large data into an artifact."

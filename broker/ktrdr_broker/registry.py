@@ -194,6 +194,10 @@ class Registry:
         """Whether waiting for a GPU makes sense: one that offers the kind is here, silent for a moment, or expected."""
         return any(w.has_gpu and w.offers(spec.kind, spec.schema) and self._usable(w, now) for w in self)
 
+    def starting(self, spec: JobSpec, now: float) -> bool:
+        """Whether a worker is just finding out if it can do jobs of this kind."""
+        return any(spec.kind in worker.info.pending and self._usable(worker, now) for worker in self)
+
     def nobody_text(self, spec: JobSpec, now: float) -> str:
         """What a person is told when `capable` says no."""
         if spec.device is not Device.AUTO and any(self._usable(w, now) and w.offers(spec.kind, spec.schema) for w in self):

@@ -34,7 +34,10 @@ class StrategyInvalid(UsageError):
     def __init__(self, name: str, problems: list[Problem]) -> None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n  ".join(map(str, problems))
-        super().__init__(f"The strategy {name} is not valid ({count}):\n  {lines}", hint="docs/strategies.md explains every key.")
+        super().__init__(
+            f"The strategy {name} is not valid ({count}):\n  {lines}",
+            hint="See a valid one with: ktrdr strategies show neuro_mean_reversion",
+        )
         self.problems = problems
 
 

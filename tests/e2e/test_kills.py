@@ -142,7 +142,8 @@ def test_a_cancelled_training_goes_on_from_where_it_was(house: House) -> None:
     house.broker()
     first = house.worker("one", kinds="training")
     with Client(house.address) as client:
-        job = client.train("neuro_mean_reversion", timeframe="1h", overrides={"training.epochs": 4000, "training.early_stopping.patience": 4000})
+        endless = {"training.epochs": 4000, "training.early_stopping.patience": 4000}
+        job = client.train("neuro_mean_reversion", timeframe="1h", overrides=endless)
         seen = next(update.metrics["epoch"] for update in job.events() if getattr(update, "metrics", {}).get("epoch", 0) >= 3)
         job.cancel()
         assert job.wait(timeout=60).state == "cancelled"

@@ -158,6 +158,7 @@ BARE: list[tuple[m.Message, list[bytes]]] = [
     (m.ClientHelloOk(1, EPOCH, STORE, m.MAX_MESSAGE, 262_144), []),
     (m.SubmitAck(1, [m.SubmitReply(JOB, "OK")]), []),
     (m.StatusReply(1, []), []),
+    (m.Retry(1, "last", OTHER), []),
     (m.ListReply(1, [BARE_VIEW]), []),
     (m.CancelReply(1, []), []),
     (m.SnapshotReply(1, []), []),

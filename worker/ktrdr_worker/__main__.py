@@ -123,6 +123,7 @@ class Launcher:
         self._state = state
         self._ready_fd = ready_fd
         self._kinds: list[tuple[str, int, int]] = []
+        self._pending = set(handlers)
         self._devices: list[Device] = []
         self._slots: dict[str, int] = {}
         self._software = capabilities.software()
@@ -220,6 +221,7 @@ class Launcher:
             )
 
     def _learn(self, answer: capabilities.Kind) -> None:
+        self._pending.discard(answer.name)
         if not answer.error:
             self._kinds = sorted([*self._kinds, (answer.name, *answer.versions)])
             return
@@ -247,12 +249,11 @@ class Launcher:
         return [device for device in devices if not wanted or device.index in wanted]
 
     def _offer(self, *, complete: bool) -> None:
-        if (self._agent is not None and self._agent.core.info.kinds != self._kinds) or (
-            self._agent is not None and self._devices != self._agent.core.info.devices
-        ):
-            self._agent.offer(self._info(), complete=complete)
-        elif self._agent is not None:
-            self._agent.offer(self._agent.core.info, complete=complete)
+        if self._agent is None:
+            return
+        old, new = self._agent.core.info, self._info()
+        news = (old.kinds, old.devices, old.pending) != (new.kinds, new.devices, new.pending)
+        self._agent.offer(new if news else old, complete=complete)
 
     def _info(self) -> WorkerInfo:
         simulated = bool(self._settings["worker.simulate_gpu"])
@@ -275,6 +276,7 @@ class Launcher:
             numeric=capabilities.numeric_fingerprint(self._software),
             cpus=capabilities.cpu_count(),
             memory=capabilities.memory(),
+            pending=sorted(self._pending),
         )
 
     def _agent_settings(self) -> AgentSettings:

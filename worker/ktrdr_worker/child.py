@@ -8,6 +8,7 @@ its agent. Speaks to nobody but the agent; imports a handler only when a job of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import os
 import signal
@@ -149,7 +150,11 @@ class Child:
         ended = pipe.Ended(run.token, outcome, run_s, body, job.artifacts, failure, reason, soiled=has_children())
         assert self._setup is not None
         if run_s > self._setup.spool_after and outcome != pipe.INTERRUPTED:
-            ended.spooled = spool.write_result(job.spool, run.job_id, ended)
+            try:
+                ended.spooled = spool.write_result(job.spool, run.job_id, ended)
+            except OSError as error:
+                failure = Failure("DiskError", _disk_trouble(error))
+                ended = pipe.Ended(run.token, Outcome.RETRY.value, run_s, b"", [], failure, "", soiled=has_children())
         job.clean_up()
         return ended
 
@@ -181,10 +186,18 @@ def _judge(error: BaseException, interrupted: bool) -> tuple[str, Failure | None
         return Outcome.FAILED.value, Failure(name, "The handler stopped although nobody had asked it to."), ""
     if isinstance(error, SystemExit):
         return Outcome.FAILED.value, Failure(name, f"The handler called sys.exit({error.code!r})."), ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # this host's trouble, not the job's
+        return Outcome.RETRY.value, Failure("DiskError", _disk_trouble(error)), ""
     lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
     trace = "".join(lines)[-MAX_TRACEBACK:]
     outcome = Outcome.RETRY if isinstance(error, Retryable) else Outcome.FAILED
     return outcome.value, Failure(name, text or name, traceback=trace), ""
+
+
+def _disk_trouble(error: OSError) -> str:
+    return (
+        f"The disk of {socket.gethostname()} cannot be written: {error.strerror or error} ({error.filename or 'the worker state folder'})."
+    )
 
 
 def main(argv: list[str]) -> int:

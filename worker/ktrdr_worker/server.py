@@ -294,4 +294,5 @@ def child_environment(state: Path, threads: int) -> Mapping[str, str]:
     """What every child has in its environment: few threads, so that jobs side by side do not fight, and a place for compiled code."""
     count = str(max(threads, 1))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**dict.fromkeys(names, count), "NUMBA_CACHE_DIR": str(state / "numba")}
+    # A thread that waits for the others must not burn its core meanwhile: jobs share the machine.
+    return {**dict.fromkeys(names, count), "OMP_WAIT_POLICY": "PASSIVE", "NUMBA_CACHE_DIR": str(state / "numba")}

@@ -265,3 +265,12 @@ def test_a_broker_that_leaves_takes_nothing(house: House, client: Client) -> Non
     house.worker()
     house.broker.shutdown(house.now, house.wall)
     assert client.offer("echo").code == "SHUTTING_DOWN"
+
+
+def test_a_worker_that_is_finding_out_what_it_can_do_is_worth_waiting_for(house: House, client: Client) -> None:
+    worker = house.worker(kinds="echo", pending=["training"])
+    reply = client.offer("training")
+    assert (reply.code, reply.retryable, reply.retry_after > 0) == ("NO_CAPABLE_WORKER", True, True)
+    assert "starting" in reply.text
+    worker.bye()
+    assert not client.offer("training").retryable

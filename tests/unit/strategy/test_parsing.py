@@ -97,7 +97,7 @@ MISTAKES = [
     (", normalization: zscore", "", "nn_inputs[2].normalization: is missing"),
     ("{raw_indicator: macd, normalization: zscore}", "{fuzzy_set: momentum}", "nn_inputs[2]: is the same input as nn_inputs[0]"),
     ("{raw_indicator: macd, normalization: zscore}", "macd", "nn_inputs[2]: must hold either fuzzy_set: or raw_indicator:"),
-    ("{raw_indicator: bands.width, normalization: minmax}", "{raw_indicator: macd.macd, normalization: minmax}", "nn_inputs[3]: is the same input as"),
+    ("{raw_indicator: bands.width,", "{raw_indicator: macd.macd,", "nn_inputs[3]: is the same input as nn_inputs[2]"),
     ("  - {raw_indicator: bands.width, normalization: minmax}\n", "", "my.yaml:10: indicators.bands: is not used"),
     ("  - {fuzzy_set: strength, timeframes: [1h]}\n", "", "fuzzy_sets.strength: is not used"),
     ("type: rsi", "type: [rsi]", "indicators.rsi_14.type: there is no indicator ['rsi']"),
