@@ -122,6 +122,11 @@ class AsyncClient:
             raise BrokerUnreachable("The client is not connected.", hint="Use it as: async with AsyncClient() as client")
         return self._link
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the client is connected and the broker answers; it is tried again and again by itself."""
+        return self._link is not None and self._link.reachable
+
     # ------------------------------------------------------------ submitting
 
     async def submit(self, kind: str, body: dict[str, Any], **options: Any) -> AsyncJob:

@@ -287,6 +287,14 @@ def load_settings(given: Mapping[str, Any] | None = None, env: Mapping[str, str]
     ConfigError
         With every mistake at once: unknown keys, values that cannot be.
     """
+    settings, problems = read_settings(given, env)
+    if problems:
+        raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(problems), hint="See what can be set with: ktrdr config show")
+    return settings
+
+
+def read_settings(given: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> tuple[Settings, list[str]]:
+    """The settings as far as they can be read, and a line for each mistake; what is mistaken keeps its default. See `load_settings`."""
     env = os.environ if env is None else env
     given = given or {}
     file, from_file, problems = _read_file(env)
@@ -310,9 +318,7 @@ def load_settings(given: Mapping[str, Any] | None = None, env: Mapping[str, str]
             except ValueError as error:
                 problems.append(f"--{setting.key.replace('_', '-')} {value!r} {_because(error)}")
             sources[path] = "command line"
-    if problems:
-        raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(problems), hint="See what can be set with: ktrdr config show")
-    return Settings(values, sources, file)
+    return Settings(values, sources, file), problems
 
 
 def _because(error: ValueError) -> str:
@@ -332,7 +338,7 @@ def _read_file(env: Mapping[str, str]) -> tuple[Path | None, dict[str, str], lis
     file = next((path for path in candidates if path.is_file()), None)
     if file is None:
         if named:
-            raise ConfigError(f"{CONFIG_VARIABLE} names {named}, which is no file.")
+            return None, {}, [f"{CONFIG_VARIABLE} names {named}, which is no file."]
         return None, {}, []
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -340,11 +346,11 @@ def _read_file(env: Mapping[str, str]) -> tuple[Path | None, dict[str, str], lis
     try:
         document = YAML(typ="rt").load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
+        return file, {}, [f"The configuration file {file} cannot be read: {error}"]
     if document is None:
         return file, {}, []
     if not isinstance(document, dict):
-        raise ConfigError(f"The configuration file {file} must hold sections: client, broker, worker, log.")
+        return file, {}, [f"The configuration file {file} must hold sections: client, broker, worker, log."]
     known = {setting.path for setting in SETTINGS}
     texts: dict[str, str] = {}
     problems: list[str] = []

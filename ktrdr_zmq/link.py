@@ -79,6 +79,11 @@ class Link:
         self._events.open()
         self._pump()
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the broker answers, as far as is known: false from some seconds of silence until it has answered again."""
+        return self._session.state is State.OPEN
+
     # ------------------------------------------------------------ life
 
     async def opened(self, timeout: float) -> None:
@@ -340,7 +345,6 @@ def _reject(future: asyncio.Future[Any], error: KtrdrError) -> None:
 
 
 _ERRORS: Final[dict[str, Callable[[str], KtrdrError]]] = {
-    "NO_CAPABLE_WORKER": lambda text: NoCapableWorker(text, hint="Start one with: ktrdr worker run, or let the job wait with --queue."),
     "UNKNOWN_JOB": UnknownJob,
     "AMBIGUOUS_JOB": AmbiguousJob,
     "BAD_SPEC": UsageError,
@@ -350,5 +354,8 @@ _ERRORS: Final[dict[str, Callable[[str], KtrdrError]]] = {
 
 def refusal(code: str, text: str, *, retryable: bool = False, retry_after: float = 0.0) -> KtrdrError:
     """The exception for a code of the broker."""
+    if code == "NO_CAPABLE_WORKER":
+        hint = "" if retryable else "Start one with: ktrdr worker run, or let the job wait with --queue."
+        return NoCapableWorker(text, hint=hint, retryable=retryable, retry_after=retry_after)
     make = _ERRORS.get(code)
     return make(text) if make is not None else Refused(text, code=code, retryable=retryable, retry_after=retry_after)

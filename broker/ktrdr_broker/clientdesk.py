@@ -153,6 +153,9 @@ class ClientDesk:
         self._ledger.to_client(peer, m.ListReply(message.request, [job_view(job, details=message.details) for job in rows], more))
 
     def _cancel(self, peer: bytes, message: m.CancelJobs, bodies: list[bytes], found: Found) -> None:
+        if self._intake.storage_trouble:
+            self._nack(peer, "STORAGE", message, self._intake.storage_trouble, retryable=True, urgent=True)
+            return
         jobs, errors = self._resolve(message.refs, found)
         grace = min(message.grace, 3600.0) if message.grace > 0 else 0.0
         for job in jobs:

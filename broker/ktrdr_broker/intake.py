@@ -113,7 +113,7 @@ class Intake:
         if self.closing:
             return SubmitReply(b"", "SHUTTING_DOWN", "The broker is shutting down.", True, 5.0)
         if self.storage_trouble:
-            return SubmitReply(b"", "STORAGE", f"The broker cannot write to its disk: {self.storage_trouble}", True, 5.0)
+            return SubmitReply(b"", "STORAGE", f"The broker cannot write to its disk: {self.storage_trouble.rstrip('.')}.", True, 5.0)
         if not spec.queue and not capable:
             if self._registry.starting(spec, ledger.now):
                 return SubmitReply(b"", "NO_CAPABLE_WORKER", f"A worker for {spec.kind} is starting.", True, 1.0)

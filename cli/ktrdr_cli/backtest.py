@@ -20,11 +20,12 @@ from ktrdr_cli.submitting import (
     submit,
     with_options,
 )
-from ktrdr_cli.watching import detachable, outcome
+from ktrdr_cli.watching import detachable, follow_all, outcome
 from ktrdr_zmq.errors import UnknownJob, UsageError
 
 if TYPE_CHECKING:
     from ktrdr_zmq.client import AsyncClient
+    from ktrdr_zmq.handles import AsyncJob
     from ktrdr_zmq.views import JobInfo
 
 
@@ -62,6 +63,8 @@ def run(
     defaults by the symbol's class.
     """
     shown = face()
+    if not model.strip():
+        raise UsageError("--model names no model: give a job's id, last, NAME or NAME@N.", hint="See them with: ktrdr models list")
     how = Submission(**options)
     costs = {"commission_bps": bps("commission", commission_bps, commission), "slippage_bps": bps("slippage", slippage_bps, slippage)}
     values = overrides(set_)
@@ -96,17 +99,39 @@ def run(
 
 
 async def find(client: AsyncClient, model: str, shown: Face) -> JobInfo:
-    """The training behind a model's name; one that still runs is waited for, and a line says so."""
+    """The training behind a model's name; one that has not ended is waited for, and shown meanwhile."""
     from ktrdr_zmq.recipes import find_model
 
     try:
-        job = await client.job("last:training" if model == "last" else model)
+        job = await client.job(await _newest(client) if model == "last" else model)
     except UnknownJob:
         return await find_model(client, model)
     info = await job.status()
     if info.kind == "training" and not info.terminal:
-        shown.out.note(f"Training {info.id[:8]} still runs; waiting for it.")
+        await _await_training(client, job, info, shown)
     return await find_model(client, job)
+
+
+async def _newest(client: AsyncClient) -> str:
+    """The newest training that is done or under way.
+
+    Raises
+    ------
+    UnknownJob
+    """
+    for info in await client.jobs(kinds=["training"], limit=1000):
+        if not info.terminal or info.state.value == "done":
+            return info.id
+    raise UnknownJob
+
+
+async def _await_training(client: AsyncClient, job: AsyncJob, info: JobInfo, shown: Face) -> None:
+    if info.state.value == "queued":
+        shown.out.note(f"Training {info.id[:8]} waits in the queue; the backtest begins after it. {(await client.explain(info.id)).text}")
+    else:
+        shown.out.note(f"Training {info.id[:8]} still runs; waiting for it.")
+    with shown.out.progress() as meter:
+        await follow_all([job], meter)
 
 
 def bps(what: str, points: float | None, fraction: float | None) -> float | None:

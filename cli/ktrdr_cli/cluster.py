@@ -45,9 +45,10 @@ def up(workers: int, data_dir: str | None, detach: bool, demo_workers: bool, rea
     It serves on loopback, at port 5555 and the three after it, or at the next free ones. Ctrl+C ends it in good order: workers hand their
     jobs back, and the jobs go on after the next 'ktrdr up'. A second Ctrl+C kills it.
     """
-    from ktrdr_zmq.config import folders
+    from ktrdr_zmq.config import folders, load_settings
 
     shown = face()
+    load_settings()  # the daemons read the configuration too: its mistakes are told before anything starts
     folder = (Path(data_dir).expanduser() if data_dir else folders().data / "up").absolute()
     if detach:
         there = start_in_background(["--workers", str(workers), "--data-dir", str(folder)], folder / "up.log")

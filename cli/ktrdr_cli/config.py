@@ -19,17 +19,18 @@ def config() -> None:
 def show() -> None:
     """Show every setting with its source, and the folders.
 
-    An option comes before an environment variable, a variable before the configuration file, the file before the default.
+    An option comes before an environment variable, a variable before the configuration file, the file before the default. Mistakes are
+    told, and the exit code is 2 then; what is mistaken is shown with its default.
     """
-    from ktrdr_zmq.config import CONFIG_VARIABLE, SETTINGS, find_broker, folders, load_settings, replaced_variables, up_file
+    from ktrdr_zmq.config import CONFIG_VARIABLE, SETTINGS, find_broker, folders, read_settings, replaced_variables, up_file
 
     shown = face()
-    settings = load_settings({"client.broker": shown.broker})
+    settings, problems = read_settings({"client.broker": shown.broker})
     try:
         broker: str | None = str(find_broker(shown.broker, settings=settings))
     except ConfigError as error:
         if error.code != "NO_BROKER":
-            raise
+            problems.append(error.message)
         broker = None
     places = folders()
     where = {
@@ -47,7 +48,7 @@ def show() -> None:
     old = replaced_variables()
     document = {
         "schema": 1, "file": str(settings.file) if settings.file else None, "broker": broker, "settings": entries, "folders": where,
-        "replaced": old,
+        "replaced": old, "problems": problems,
     }  # fmt: skip
     table = Table(
         [Column("SETTING", whole=True), Column("VALUE"), Column("SOURCE"), Column("VARIABLE")],
@@ -63,3 +64,5 @@ def show() -> None:
     folder_rows = Fields([(names.get(name, name), path) for name, path in where.items()], title="Folders and files")
     essence = [f"{entry['path']}={as_text(entry['value'])}" for entry in entries]
     shown.out.show(document, general, table, folder_rows, "\n".join(old), essence=essence)
+    if problems:
+        raise ConfigError("The configuration is wrong:\n  " + "\n  ".join(problems))

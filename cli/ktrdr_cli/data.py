@@ -60,8 +60,12 @@ def own_files(folder: Path) -> list[dict[str, Any]]:
     """
     if not folder.is_dir():
         raise UsageError(f"The data folder {folder} does not exist.")
+    from ktrdr_zmq.strategy.timeframes import MINUTES
+
     found = []
     for path in sorted(folder.glob("*_*.csv")):
         symbol, _, timeframe = path.stem.rpartition("_")
+        if timeframe not in MINUTES or not path.is_file():  # jobs do not see it either
+            continue
         found.append({"symbol": symbol, "timeframe": timeframe, "origin": "data-dir", "path": str(path), "size": path.stat().st_size})
     return found

@@ -10,7 +10,7 @@ import click
 
 from ktrdr_cli.blocks import Block, Column, Fields, Table
 from ktrdr_cli.common import Face, face, finish, group, talk
-from ktrdr_cli.output import Meter
+from ktrdr_cli.output import Notes
 from ktrdr_cli.reports import report
 from ktrdr_cli.submitting import key_values
 from ktrdr_cli.texts import (
@@ -23,8 +23,8 @@ from ktrdr_cli.texts import (
     octets,
     pairs,
     past_moment,
-    reason_text,
     seconds,
+    state_text,
 )
 from ktrdr_cli.watching import detachable, ended, follow_all, outcome
 from ktrdr_zmq.errors import UsageError, WaitTimedOut
@@ -82,13 +82,13 @@ def show(job: str) -> None:
 
 def story(info: JobInfo) -> list[Block]:
     """Everything that is known of a job, for people."""
-    state = job_word(info.state.value)
+    state = state_text(info.state.value, info.reason)
     if info.running:
-        state += f" {info.fraction:.0%} {info.stage} {info.text}".rstrip()
+        state = f"{job_word(info.state.value)} {info.fraction:.0%} {info.stage} {info.text}".rstrip()
     rows = [
         ("job", info.id),
         ("what", f"{info.kind} {info.name}".rstrip()),
-        ("state", f"{state}: {reason_text(info.reason)}"),
+        ("state", state),
         ("submitted", f"{moment_text(info.submitted)} by {info.submitter}"),
         ("started", moment_text(info.started)),
         ("finished", moment_text(info.finished)),
@@ -142,10 +142,11 @@ def logs(job: str, follow: bool) -> None:
     async def work(client: AsyncClient) -> None:
         info = await client.job_info(job)
         ids.append(info.id)
-        offset, text = 0, b""
+        offset, text, printed = 0, b"", False
         while True:
             chunk = await client.logs(info.id, offset, LOG_PIECE)
             offset = chunk.next_offset
+            printed = printed or bool(chunk.data)
             if shown.json and not follow:
                 text += chunk.data
             elif chunk.data:
@@ -154,6 +155,8 @@ def logs(job: str, follow: bool) -> None:
                 break
             if not chunk.data:
                 await asyncio.sleep(LOG_PAUSE_S)
+        if not printed:
+            shown.out.note(f"Job {info.id[:8]} has printed nothing{'' if info.terminal or follow else ' so far'}.")
         if shown.json and not follow:
             shown.out.show({"schema": 1, "job_id": info.id, "log": text.decode("utf-8", "replace")})
 
@@ -252,7 +255,7 @@ def wait(jobs: tuple[str, ...], timeout: float | None) -> None:
         ids.extend(job.id for job in found)
         try:
             async with asyncio.timeout(timeout):
-                return await follow_all(found, Meter())
+                return await follow_all(found, Notes(shown.out))
         except TimeoutError:
             raise WaitTimedOut(f"Not all have ended within {timeout:g} s; they go on.", hint="See them with: ktrdr jobs list") from None
 

@@ -41,6 +41,16 @@ class Meter:
         """Pass an event on to programs."""
 
 
+class Notes(Meter):
+    """Only what is said beside the bars."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def say(self, text: str) -> None:
+        self._out.note(text)
+
+
 class Output:
     """The quiet form, and what the forms have in common."""
 

@@ -47,8 +47,14 @@ def job_word(state: str) -> str:
 
 
 def reason_text(reason: str) -> str:
-    """A reason code with its meaning: ``WORKER_LOST (the worker was lost)``."""
-    return f"{reason} ({REASONS[reason]})" if reason in REASONS else reason
+    """A reason code in words; one that is not known is spelt: ``some reason``."""
+    return REASONS.get(reason) or reason.replace("_", " ").lower()
+
+
+def state_text(state: str, reason: str) -> str:
+    """A job's state with the reason, where that says more: ``done``, ``failed: its process died``."""
+    word, why = job_word(state), reason_text(reason)
+    return word if state == "done" or why in ("", word) else f"{word}: {why}"
 
 
 def seconds(value: float | None) -> str:
@@ -166,14 +172,15 @@ def job_table(infos: list[JobInfo], *, title: str = "", empty: str = "There are 
 def end_line(info: JobInfo) -> str:
     """How a job ended, in one line."""
     what = f"{info.kind} {info.name}".strip()
-    text = f"{info.id[:8]} {what}: {job_word(info.state.value)}"
+    word = job_word(info.state.value)
+    text = f"{info.id[:8]} {what}: {word}"
     if info.run_s:
         text += f" after {seconds(info.run_s)}"
     if info.worker_id:
         text += f" on {info.worker_id}" + (f" ({info.tag})" if info.tag else "")
     if info.failure is not None:
         text += f": {info.failure.message}"
-    elif info.state.value != "done":
+    elif info.state.value != "done" and reason_text(info.reason) not in ("", word):
         text += f": {reason_text(info.reason)}"
     return text
 

@@ -10,11 +10,11 @@ import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ktrdr_cli.output import Meter, Output
-from ktrdr_cli.texts import job_word, seconds
+from ktrdr_cli.texts import job_word, reason_text, seconds
 from ktrdr_zmq.errors import (
     EXIT_CANCELLED,
     EXIT_DONE,
@@ -25,6 +25,7 @@ from ktrdr_zmq.errors import (
 )
 
 if TYPE_CHECKING:
+    from ktrdr_zmq.client import AsyncClient
     from ktrdr_zmq.events import JobUpdate, ProgressUpdate
     from ktrdr_zmq.handles import AsyncJob, JobResult, Update
     from ktrdr_zmq.views import JobInfo
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 WINDOW_S: Final = 30.0
 """Speed is that of so many last seconds."""
 MEASURABLE_S: Final = 0.5
+
+LOOK_S: Final = 0.5
+"""How often it is looked whether the broker answers."""
+GONE: Final = "The broker does not answer; trying again ..."
+BACK: Final = "The broker is back."
 
 EXIT_OF: Final = {"done": EXIT_DONE, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED, "timed_out": EXIT_TIMED_OUT}
 _BADNESS: Final = (EXIT_DONE, EXIT_CANCELLED, EXIT_TIMED_OUT, EXIT_FAILED)
@@ -155,10 +161,13 @@ class Watch:
         if state == "done":
             self._fraction = 1.0
         if self._attempt and (update.attempt > self._attempt or state == "queued"):
-            self._meter.say(f"{self._name}: attempt {self._attempt} ended ({update.reason}); it runs again.")
+            self._meter.say(f"{self._name}: attempt {self._attempt} ended ({reason_text(update.reason)}); it runs again.")
             self._attempt = 0
             self._fraction = 0.0
-        details = [_where(update) if update.worker_id else "", "" if state in ("done", "running", "leased") else update.reason]
+        details = [
+            _where(update) if update.worker_id else "",
+            "" if state in ("done", "running", "leased", "cancelled") else reason_text(update.reason),
+        ]
         self._meter.bar(self._id, self._name, job_word(state), self._fraction, ", ".join(filter(None, details)))
         self._meter.event({
             "schema": 1, "event": "state", "job_id": update.job_id, "state": state, "reason": update.reason, "rev": update.rev,
@@ -175,6 +184,26 @@ def name_of(info: JobInfo) -> str:
     return f"{info.kind} {info.name}" if info.name and info.name != info.kind else f"{info.kind} {info.id[:8]}"
 
 
+@contextlib.asynccontextmanager
+async def outages(client: AsyncClient, meter: Meter) -> AsyncIterator[None]:
+    """Say meanwhile when the broker is gone, and when it is back."""
+
+    async def look() -> None:
+        there = True
+        while True:
+            if client.reachable is not there:
+                there = not there
+                meter.say(BACK if there else GONE)
+                meter.event({"schema": 1, "event": "broker", "reachable": there})
+            await asyncio.sleep(LOOK_S)
+
+    looking = asyncio.ensure_future(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+
+
 async def result_of(job: AsyncJob, out: Output, name: str) -> tuple[JobResult, JobInfo]:
     """Wait for a job's result, showing how it gets on.
 
@@ -183,7 +212,8 @@ async def result_of(job: AsyncJob, out: Output, name: str) -> tuple[JobResult, J
     JobFailed, JobCancelled, JobTimedOut
     """
     with out.progress() as meter:
-        result = await job.result(progress=Watch(meter, job.id, name).update)
+        async with outages(job.client, meter):
+            result = await job.result(progress=Watch(meter, job.id, name).update)
     return result, await job.status()
 
 
@@ -198,9 +228,12 @@ async def follow(job: AsyncJob, meter: Meter) -> JobInfo:
 
 async def follow_all(jobs: Sequence[AsyncJob], meter: Meter) -> list[JobInfo]:
     """Watch several jobs to their ends."""
+    if not jobs:
+        return []
     tasks = [asyncio.ensure_future(follow(job, meter)) for job in jobs]
     try:
-        return await asyncio.gather(*tasks)
+        async with outages(jobs[0].client, meter):
+            return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()

@@ -26,6 +26,8 @@ from ktrdr_worker.outbox import Outbox, Totals
 from ktrdr_zmq import messages as m
 
 EXIT_REFUSED: Final = 3
+TOLD_AFTER: Final = frozenset({0, 6})
+"""Unanswered greetings after which the log says so: at the start, and when a broker stays away."""
 _FINAL_CODES: Final = frozenset({"SUPERSEDED", "DUPLICATE_WORKER_ID", "UNAUTHORIZED"})
 
 
@@ -281,6 +283,8 @@ class WorkerCore:
             self._effects.append(Reconnect())
             self._hello(now)
         elif self.link is Link.GREETING and now >= self._greeted_at + self.config.hello_timeout:
+            if self._tries in TOLD_AFTER:
+                self._effects.append(Note("warning", "The broker does not answer; trying on."))
             self._lose(now)
         elif self.link is Link.LIVE:
             if now >= self._heard + self._ping_interval * self.config.silent_intervals:
@@ -353,7 +357,8 @@ class WorkerCore:
             self._exit(0)
         elif now >= self._leave_by():
             # No good-bye: the broker would take it for the end of jobs whose results wait on disk for the next start.
-            self._exit(0, "Left without the broker's acknowledgement; results on disk are sent after the next start.")
+            unsent = "results on disk are sent after the next start" if self.outbox.finished else "nothing was left to say"
+            self._exit(0, f"Left without the broker's answer; {unsent}.")
 
     def _leave_by(self) -> float:
         """When to go, acknowledged or not."""

@@ -92,8 +92,10 @@ def test_a_job_that_is_not_committed_yet_can_be_cancelled_by_its_id(house: House
     house.store.failures = 2
     job = b"\xaa" * 16
     client.ask(m.Submit(1, [m.SubmitItem(job, b"\x91\xa4echo", 0)]), [b""])
-    client.ask(m.CancelJobs(2, [job.hex()]))
+    assert client.ask(m.CancelJobs(2, [job.hex()])).code == "STORAGE", "what cannot be written down is not promised"
     house.tick(0.0)
+    house.tick(5.0, worker)
+    client.ask(m.CancelJobs(3, [job.hex()]))
     worker.grant()
     assert worker.jobs == []
     assert house.job_events(job) == [("cancelled", "CANCELLED")]
@@ -417,3 +419,14 @@ def test_artifacts_of_a_job_are_shown(house: House, client: Client) -> None:
     wanted = Artifact("trades", artifact("", b"trades").digest, 6, "text/csv")
     worker.finish(job, artifacts=[wanted])
     assert client.view(job).artifacts == [wanted]
+
+
+def test_a_cancel_that_cannot_be_written_down_says_so(house: House, client: Client) -> None:
+    """And nothing is cancelled: an answer that waits for the disk would look like a broker that is dead."""
+    house.worker()
+    job = client.submit("echo")
+    house.broker.on_storage(False, "no space")
+    refused = client.ask(m.CancelJobs(1, [job.hex()], 1.0))
+    assert (refused.code, refused.retryable) == ("STORAGE", True)
+    house.broker.on_storage(True)
+    assert client.state(job) == "leased"

@@ -100,6 +100,7 @@ class FakeClient:
     """As much of `AsyncClient` as the command line uses."""
 
     endpoint = "tcp://127.0.0.1:5555"
+    reachable = True
 
     def __init__(self) -> None:
         self.infos: list[JobInfo] = []
@@ -114,6 +115,7 @@ class FakeClient:
         self.answer: dict[str, Any] = trained()
         self.on_submit: Any = None
         self.addresses: list[str | None] = []
+        self.plays = False
 
     def put(self, info: JobInfo, result: dict[str, Any] | None = None) -> JobInfo:
         """Let there be a job; the newest is put last."""
@@ -143,7 +145,10 @@ class FakeClient:
 
     async def job(self, ref: str) -> AsyncJob:
         info = await self.job_info(ref)
-        return AsyncJob(self, _watched(info))  # type: ignore[arg-type]
+        watched = _watched(info)
+        if self.plays and not info.terminal:
+            self._playing = asyncio.ensure_future(self._play(info, watched))
+        return AsyncJob(self, watched)  # type: ignore[arg-type]
 
     async def jobs(self, **filters: Any) -> list[JobInfo]:
         self.calls.append(("jobs", filters))
@@ -191,7 +196,9 @@ class FakeClient:
             "COMPLETED" if self.ends is JobState.DONE else "HANDLER_ERROR",
             self.failure,
         )
-        self.infos[-1] = msgspec.structs.replace(info, state=self.ends, reason=watched.reason, failure=self.failure, fraction=1.0)
+        self.infos[self.infos.index(info)] = msgspec.structs.replace(
+            info, state=self.ends, reason=watched.reason, failure=self.failure, fraction=1.0
+        )
         watched.tell(watched.update())
 
     async def fetch_result(self, ref: str) -> bytes:

@@ -62,6 +62,11 @@ def test_data(ktrdr: Ktrdr, tmp_path: Path) -> None:
     found = ktrdr("data", "list", "--json").json["data"]
     assert {(one["symbol"], one["timeframe"]) for one in found} == {("EURUSD", "1h"), ("SP500", "1d")}
     assert ktrdr("data", "list", "--data-dir", "/nowhere").code == 2
+    (tmp_path / "GONE_1h.csv").symlink_to(tmp_path / "nothing.csv")
+    (tmp_path / "FOLDER_1h.csv").mkdir()
+    (tmp_path / "ODD_7x.csv").write_text("time,open\n")
+    found = ktrdr("data", "list", "--data-dir", str(tmp_path), "--json").json["data"]
+    assert [one["symbol"] for one in found if one["origin"] == "data-dir"] == ["GBPUSD"]
 
 
 def test_config_show(ktrdr: Ktrdr, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,8 +80,21 @@ def test_config_show(ktrdr: Ktrdr, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (entry["value"], entry["source"]) == ("10.0.0.7", "KTRDR_BROKER")
     assert document["broker"] == "tcp://10.0.0.7:5555"
     assert document["folders"]["up_file"] == str(up_file())
+
+
+def test_config_show_shows_the_settings_with_their_mistakes(ktrdr: Ktrdr, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KTRDR_BASE_PORT", "many")
-    assert ktrdr("config", "show").code == 2
+    monkeypatch.setenv("KTRDR_BROKER", "some.host")
+    monkeypatch.setenv("KTRDR_CONFIG", str(tmp_path / "nothing.yaml"))
+    ran = ktrdr("config", "show")
+    assert ran.code == 2
+    assert "broker.base_port" in ran.out
+    for word in ("broker.base_port = 'many'", "some.host", "nothing.yaml"):
+        assert word in ran.err, word
+    assert len(ktrdr("config", "show", "--json").json["problems"]) == 3
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    for words in (("up",), ("up", "-d")):
+        assert ktrdr(*words).code == 2
 
 
 # ---------------------------------------------------------------------------------------------------------------- daemons

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr_cli.texts import REASONS, end_line
 from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.jobs import Failure, JobState
 from ktrdr_zmq.views import AttemptInfo
@@ -42,9 +43,9 @@ def test_show_tells_the_story_of_every_attempt(ktrdr: Ktrdr, fake: FakeClient) -
     for word in (
         "SIGSEGV",
         "one (gpu)",
-        "CRASHED (its process died)",
+        ": its process died",
         "two (cpu)",
-        "WORKER_LOST",
+        "the worker was lost",
         "not ended",
         "3 attempts",
         "segmentation",
@@ -83,6 +84,21 @@ def test_logs(ktrdr: Ktrdr, fake: FakeClient) -> None:
     assert ktrdr("jobs", "logs", "--json").json["log"] == "about to fail\nand \ufffd failed\n"
     lines = [json.loads(line) for line in ktrdr("jobs", "logs", "-f", "--json").out.splitlines()]
     assert "".join(line["text"] for line in lines).startswith("about to fail")
+
+
+def test_the_log_of_a_job_that_printed_nothing(ktrdr: Ktrdr, fake: FakeClient) -> None:
+    fake.put(job(1))
+    ran = ktrdr("jobs", "logs")
+    assert (ran.code, ran.out, ran.err) == (0, "", "Job 00000000 has printed nothing.\n")
+    assert ktrdr("jobs", "logs", "--json").json["log"] == ""
+
+
+@pytest.mark.parametrize("state", list(JobState))
+@pytest.mark.parametrize("reason", REASONS)
+def test_no_code_is_shown_to_people(ktrdr: Ktrdr, fake: FakeClient, state: JobState, reason: str) -> None:
+    fake.put(job(1, state=state, reason=reason, attempts=[]))
+    words = [ktrdr("jobs", "show").out, end_line(fake.infos[0])]
+    assert not any(code in text for code in (*REASONS, "timed_out", "done:") for text in words)
 
 
 def test_result_and_its_files(ktrdr: Ktrdr, fake: FakeClient, tmp_path: Path) -> None:

@@ -205,6 +205,25 @@ def test_backtest_without_a_model(ktrdr: Ktrdr, fake: FakeClient) -> None:
     assert "ktrdr models train" in ran.err
 
 
+def test_backtest_of_a_training_that_waits_shows_how_it_gets_on(ktrdr: Ktrdr, fake: FakeClient) -> None:
+    fake.put(job(1, state=JobState.QUEUED, fraction=0.0), trained())
+    fake.put(job(2, state=JobState.FAILED))
+    fake.plays = True
+    ran = ktrdr("backtest", "run", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "waits in the queue" in ran.err
+    assert "The job waits for a free slot." in ran.err
+    assert "training mine:  80%" in ran.err
+    assert "nothing was submitted" in ran.out
+
+
+def test_an_empty_model_is_refused(ktrdr: Ktrdr, model: FakeClient) -> None:
+    ran = ktrdr("backtest", "run", "-m", "")
+    assert ran.code == 2
+    assert "--model" in ran.err
+    assert model.addresses == []
+
+
 def test_backtest_dry_run_and_strategy_check(ktrdr: Ktrdr, model: FakeClient) -> None:
     assert ktrdr("backtest", "run", "--dry-run", "--json").json["kind"] == "backtesting"
     assert ktrdr("backtest", "run", "--strategy", "trend_follower").code == 2

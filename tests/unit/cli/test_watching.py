@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from ktrdr_cli.output import Meter
-from ktrdr_cli.watching import Pace, Watch, worst
+from ktrdr_cli.watching import Pace, Watch, outages, worst
 from ktrdr_zmq.events import JobUpdate, ProgressUpdate
 from ktrdr_zmq.jobs import JobState
+from tests.unit.cli.fake import FakeClient
 
 
 class Recorder(Meter):
@@ -91,7 +95,7 @@ def test_another_attempt_begins_anew_and_is_told() -> None:
     watch = Watch(meter, "ab" * 16, "training x", Clock())
     watch.update(progress(0.8, 8))
     watch.update(state(JobState.QUEUED, 1, "WORKER_LOST", worker=""))
-    assert meter.said == ["training x: attempt 1 ended (WORKER_LOST); it runs again."]
+    assert meter.said == ["training x: attempt 1 ended (the worker was lost); it runs again."]
     watch.update(progress(0.1, 1, attempt=2))
     assert meter.bars[-1][1] == 0.1
 
@@ -109,3 +113,18 @@ def test_the_worst_of_several_codes() -> None:
     assert worst([0, 5]) == 5
     assert worst([5, 6]) == 6
     assert worst([6, 1, 5]) == 1
+
+
+def test_a_broker_that_is_gone_is_told_once_and_its_return_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ktrdr_cli.watching.LOOK_S", 0.001)
+    meter, client = Recorder(), FakeClient()
+
+    async def work() -> None:
+        async with outages(client, meter):  # type: ignore[arg-type]
+            for reachable in (True, False, False, True, True):
+                client.reachable = reachable
+                await asyncio.sleep(0.02)
+
+    asyncio.run(work())
+    assert meter.said == ["The broker does not answer; trying again ...", "The broker is back."]
+    assert [event["reachable"] for event in meter.events] == [False, True]

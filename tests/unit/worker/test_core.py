@@ -637,3 +637,9 @@ def test_every_job_gets_exactly_one_end(steps: list[tuple[str, int]], slots: str
     assert not desk.core.duties.jobs
     if desk.core.link.name == "LIVE":
         assert desk.core._granted == {tag: len(lanes) + desk.core._dispatched[tag] for tag, lanes in desk.core.lanes.lanes.items()}
+
+
+def test_a_broker_that_never_answers_is_told_of_once() -> None:
+    desk = Desk(live=False)
+    desk.tick(12.0)
+    assert [note.level for note in desk.wanted(e.Note)] == ["warning"]
