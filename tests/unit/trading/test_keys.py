@@ -179,7 +179,14 @@ def by_hand(part: Part, settings: Training, epochs: int) -> nn.Module:
 def test_the_loop_gives_the_weights_of_one_written_by_hand() -> None:
     part = samples(100, 1)
     settings = Training(
-        epochs=4, batch_size=32, learning_rate=0.01, scheduler="cosine", weight_decay=0.05, gradient_clip=0.1, class_weights="balanced", seed=7
+        epochs=4,
+        batch_size=32,
+        learning_rate=0.01,
+        scheduler="cosine",
+        weight_decay=0.05,
+        gradient_clip=0.1,
+        class_weights="balanced",
+        seed=7,
     )
     model = Model(architecture=Architecture(hidden_layers=[5], activation="tanh"))
     found = learn(part, samples(50, 2), model, settings, "cpu", lambda *_: None)
@@ -206,7 +213,7 @@ def test_training_stops_by_the_loss_of_the_validation_part_and_keeps_its_best_we
     assert len(history.epoch) == found.best_epoch + 5
     held = samples(80, 4)
     loss = nn.functional.cross_entropy(found.network(torch.from_numpy(held.rows)), torch.from_numpy(held.classes))
-    assert float(loss) == pytest.approx(min(history.validation_loss), rel=1e-5)
+    assert loss.item() == pytest.approx(min(history.validation_loss), rel=1e-5)
 
 
 def test_a_loss_counts_as_better_only_by_min_delta() -> None:
@@ -327,7 +334,7 @@ BASE = {"decisions.confidence_threshold": 0.0, "risk.stop_loss": 0.003, "risk.ta
 RULES = Rules(100_000.0, commission=0.5e-4, slippage=0.5e-4, stop_loss=0.003, take_profit=0.004, max_holding_bars=24)
 
 
-class Test(NamedTuple):
+class Backtest(NamedTuple):
     """A backtest as a job."""
 
     result: BacktestResult
@@ -335,11 +342,11 @@ class Test(NamedTuple):
     equity: list[dict[str, str]]
 
 
-def backtested(folder: Path, model: bytes, overrides: dict[str, Any], **changes: Any) -> Test:
+def backtested(folder: Path, model: bytes, overrides: dict[str, Any], **changes: Any) -> Backtest:
     context = Context(folder, data=SAMPLE.path, model=model)  # type: ignore[union-attr]
     result = BacktestResult.from_dict(backtesting.run(test_body(overrides={**BASE, **overrides}, **changes), context))
     tables = [list(csv.DictReader(io.StringIO(context.artifacts[name].decode()))) for name in ("trades", "equity")]
-    return Test(result, *tables)
+    return Backtest(result, *tables)
 
 
 def decided(probabilities: np.ndarray, threshold: float, separation: int) -> list[int]:
@@ -355,7 +362,7 @@ def decided(probabilities: np.ndarray, threshold: float, separation: int) -> lis
     return found
 
 
-def check(job: Job, test: Test, rules: Rules, first: int, last: int, threshold: float = 0.0, separation: int = 1) -> None:
+def check(job: Job, test: Backtest, rules: Rules, first: int, last: int, threshold: float = 0.0, separation: int = 1) -> None:
     """Compare a job's tables with the twin's on decisions that were made here."""
     bars = job.bars
     decisions = decided(predict(bundle.load(job.model), bars)[0][first:last], threshold, separation)
@@ -407,11 +414,11 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def plainly(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Test:
+def plainly(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Backtest:
     return backtested(tmp_path_factory.mktemp("test"), job.model, {}, **span(job)[2])
 
 
-def test_a_backtest_trades_the_decisions_at_the_next_open_as_its_rules_say(job: Job, plainly: Test) -> None:
+def test_a_backtest_trades_the_decisions_at_the_next_open_as_its_rules_say(job: Job, plainly: Backtest) -> None:
     first, last, _ = span(job)
     check(job, plainly, RULES, first, last)
     assert {row["exit_reason"] for row in plainly.trades} >= {"signal", "stop_loss", "take_profit"}
@@ -419,7 +426,7 @@ def test_a_backtest_trades_the_decisions_at_the_next_open_as_its_rules_say(job: 
 
 
 @pytest.mark.parametrize("key,value", BACKTEST_KEYS)
-def test_another_value_of_a_key_gives_other_trades(job: Job, plainly: Test, tmp_path: Path, key: str, value: Any) -> None:
+def test_another_value_of_a_key_gives_other_trades(job: Job, plainly: Backtest, tmp_path: Path, key: str, value: Any) -> None:
     first, last, asked = span(job)
     found = backtested(tmp_path, job.model, {key: value}, **asked)
     rules, decisions = CHANGES[key]
@@ -463,9 +470,7 @@ def test_the_last_bar_that_a_label_looked_at_counts_as_seen(job: Job, tmp_path: 
 
 @pytest.mark.parametrize("behind,seen", [(0, 0), (1, 1)])
 def test_the_first_bar_that_was_learned_from_counts_as_seen_and_none_before_it(job: Job, tmp_path: Path, behind: int, seen: int) -> None:
-    found = backtested(
-        tmp_path, job.model, {}, start=stamp(job.bars.opens[FIRST - 40]), end=stamp(job.bars.opens[FIRST + behind])
-    ).result
+    found = backtested(tmp_path, job.model, {}, start=stamp(job.bars.opens[FIRST - 40]), end=stamp(job.bars.opens[FIRST + behind])).result
     assert (found.window.seen_bars, found.in_sample) == (seen, seen > 0)
 
 
