@@ -155,5 +155,5 @@ def alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second one if it goes between open and read
         return False

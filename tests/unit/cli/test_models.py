@@ -121,6 +121,7 @@ def test_a_training_that_does_not_succeed(ktrdr: Ktrdr, fake: FakeClient, state:
     assert json.loads(ran.err)["code"].startswith("JOB_")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_detaches_and_says_how_to_come_back(ktrdr: Ktrdr, fake: FakeClient) -> None:
     fake.on_submit = lambda: os.kill(os.getpid(), signal.SIGINT)
     ran = ktrdr(*TRAIN)
