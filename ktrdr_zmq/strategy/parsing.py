@@ -13,6 +13,7 @@ from ktrdr_zmq.strategy.catalogue import CATALOGUE, SOURCES, Parameter
 from ktrdr_zmq.strategy.document import Document, Path, dotted
 from ktrdr_zmq.strategy.problems import Problem, StrategyInvalid, did_you_mean
 from ktrdr_zmq.strategy.schema import FuzzySet, IndicatorUse, Membership, RawFeature, Reference, Strategy
+from ktrdr_zmq.strategy.shapes import CORNERS, SHAPES, what_is_wrong
 from ktrdr_zmq.strategy.timeframes import MINUTES
 
 SECTIONS: Final[Mapping[str, type[schema.Section]]] = {
@@ -37,7 +38,6 @@ TOP: Final = (
 )
 ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-SHAPES: Final = {"triangular": 3, "trapezoidal": 4, "gaussian": 2}
 
 LARGEST_NUMBER: Final = 1e15
 _MISSING: Final = object()
@@ -286,7 +286,7 @@ class _Reader:
 
     def _membership(self, value: Any, path: Path) -> Membership | None:
         if isinstance(value, list):
-            shape = {3: "triangular", 4: "trapezoidal"}.get(len(value), "")
+            shape = CORNERS.get(len(value), "")
             numbers: Any = value
             if not shape:
                 self._problem(path, f"must be 3 corners (triangle) or 4 (trapezoid), not {len(value)}")
@@ -299,8 +299,8 @@ class _Reader:
             if shape not in SHAPES:
                 self._problem((*path, "type"), f"there is no membership function {shape!r}{did_you_mean(shape, SHAPES)}")
                 return None
-            if not isinstance(numbers, list) or len(numbers) != SHAPES[shape]:
-                self._problem((*path, "parameters"), f"{shape} takes a list of {SHAPES[shape]} numbers")
+            if not isinstance(numbers, list) or len(numbers) != len(SHAPES[shape]):
+                self._problem((*path, "parameters"), f"{shape} takes a list of {len(SHAPES[shape])} numbers: [{', '.join(SHAPES[shape])}]")
                 return None
         else:
             self._problem(path, "must be a list of corners or {type: gaussian, parameters: [mean, sigma]}")
@@ -308,20 +308,11 @@ class _Reader:
         if not all(map(_is_number, numbers)):
             self._problem(path, "must hold numbers only")
             return None
-        return self._shape(shape, tuple(float(n) for n in numbers), path)
-
-    def _shape(self, shape: str, numbers: tuple[float, ...], path: Path) -> Membership | None:
-        if shape == "gaussian":
-            if numbers[1] <= 0:
-                self._problem(path, f"the sigma of a gaussian must be above 0, not {numbers[1]:g}")
-                return None
-        elif list(numbers) != sorted(numbers):
-            self._problem(path, f"corners must not fall: {', '.join(f'{n:g}' for n in numbers)}")
+        wrong = what_is_wrong(shape, numbers)
+        if wrong is not None:
+            self._problem(path, wrong)
             return None
-        elif numbers[0] == numbers[-1]:
-            self._problem(path, "all corners are the same, so that the set is a single point")
-            return None
-        return Membership(shape, numbers)
+        return Membership(shape, tuple(float(n) for n in numbers))
 
     # ------------------------------------------------------------ inputs
 

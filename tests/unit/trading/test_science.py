@@ -1,4 +1,4 @@
-"""Fuzzy sets, features, labels, splits and scores: against definitions, against other implementations, and against looking ahead."""
+"""Features, labels, splits and scores: against definitions, against other implementations, and against looking ahead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ktrdr_worker.trading.bars import Bars, DataError, cut
 from ktrdr_worker.trading.features import Scaling, build, fit_scaling, scale
-from ktrdr_worker.trading.fuzzy import gaussian, membership, trapezoidal, triangular
 from ktrdr_worker.trading.labels import BUY, HOLD, SELL, UNKNOWN, label, thresholds
 from ktrdr_worker.trading.scores import baseline, classification
 from ktrdr_worker.trading.splits import chronological
@@ -20,34 +19,6 @@ from ktrdr_zmq.strategy.schema import Labels
 from tests.unit.trading.made import walk
 
 BUILT_IN = ["neuro_mean_reversion", "trend_follower"]
-
-
-# ---------------------------------------------------------------- fuzzy sets
-
-
-def test_membership_at_the_corners() -> None:
-    x = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, np.nan])
-    np.testing.assert_array_equal(triangular(x, 0, 2, 4), [0, 0, 0.5, 1, 0.5, 0, 0, np.nan])
-    np.testing.assert_array_equal(trapezoidal(x, 0, 0, 2, 4), [0, 1, 1, 1, 0.5, 0, 0, np.nan])
-    np.testing.assert_allclose(gaussian(x, 2, 1)[[2, 3, 4]], [math.exp(-0.5), 1, math.exp(-0.5)])
-
-
-@pytest.mark.parametrize("call", [lambda x: triangular(x, 2, 1, 3), lambda x: trapezoidal(x, 0, 3, 2, 4), lambda x: gaussian(x, 0, 0)])
-def test_shapes_that_are_none(call: object) -> None:
-    with pytest.raises(ValueError, match="must"):
-        call(np.zeros(1))  # type: ignore[operator]
-
-
-@pytest.mark.oracle
-@given(st.lists(st.integers(-50, 50), min_size=4, max_size=4), st.lists(st.floats(-60, 60), min_size=1, max_size=40))
-def test_membership_against_scikit_fuzzy(corners: list[int], values: list[float]) -> None:
-    skfuzzy = pytest.importorskip("skfuzzy")
-    a, b, c, d = map(float, sorted(corners))
-    x = np.array(values)
-    np.testing.assert_allclose(membership(x, "trapezoidal", (a, b, c, d)), skfuzzy.trapmf(x, [a, b, c, d]), atol=1e-12)
-    if a < c:
-        np.testing.assert_allclose(membership(x, "triangular", (a, b, c)), skfuzzy.trimf(x, [a, b, c]), atol=1e-12)
-    np.testing.assert_allclose(membership(x, "gaussian", (b, 1.0 + d - a)), skfuzzy.gaussmf(x, b, 1.0 + d - a), atol=1e-12)
 
 
 # ---------------------------------------------------------------- features

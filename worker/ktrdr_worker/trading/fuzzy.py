@@ -1,7 +1,7 @@
 """Membership functions: how much a value belongs to a fuzzy set, from 0 to 1.
 
-Arrays in, arrays out; nothing here knows of bars or strategies. A NaN (a bar without a value yet) stays NaN. Outside its support a
-function is 0: a set that is open to one side is written as a trapezoid whose outer corners lie beyond all values.
+Arrays in, arrays out; nothing here knows of bars or strategies. A NaN (a bar without a value yet) stays NaN. Outside its corners a
+triangle or trapezoid is 0: a set that is open to one side is a sigmoid, or a trapezoid whose outer corners lie beyond all values.
 """
 
 from __future__ import annotations
@@ -49,20 +49,44 @@ def triangular(values: Array, a: float, b: float, c: float) -> Array:
 
 
 def gaussian(values: Array, mean: float, sigma: float) -> Array:
-    """The bell ``exp(-(x - mean)**2 / (2 sigma**2))``, 1 at `mean`; `sigma` is above 0."""
+    """The bell ``exp(-((x - mean) / sigma)**2 / 2)``, 1 at `mean`; `sigma` is above 0."""
     if not sigma > 0:
         raise ValueError(f"the width of a gaussian must be above 0, not {sigma:g}")
     x = np.asarray(values, dtype=np.float64)
-    return np.exp(-np.square(x - mean) / (2.0 * sigma * sigma))
+    with np.errstate(over="ignore"):  # far away the square is infinite, and the degree 0
+        return np.exp(-0.5 * np.square((x - mean) / sigma))
 
 
-SHAPES: Final[Mapping[str, Callable[..., Array]]] = {
+def bell(values: Array, width: float, slope: float, center: float) -> Array:
+    """The generalized bell ``1 / (1 + |(x - center) / width|**(2 slope))``: 1 at `center`, a half at `width` beside it, and the steeper
+    there the greater `slope` is. Width and slope are above 0.
+    """
+    if not (width > 0 and slope > 0):
+        raise ValueError(f"width and slope of a bell must be above 0, not {width:g} and {slope:g}")
+    x = np.asarray(values, dtype=np.float64)
+    with np.errstate(over="ignore"):  # as above
+        return 1.0 / (1.0 + np.abs((x - center) / width) ** (2.0 * slope))
+
+
+def sigmoid(values: Array, center: float, slope: float) -> Array:
+    """The sigmoid ``1 / (1 + exp(-slope (x - center)))``: a half at `center`, rising if `slope` is above 0 and falling if it is below."""
+    if slope == 0:
+        raise ValueError("the slope of a sigmoid must not be 0")
+    x = np.asarray(values, dtype=np.float64)
+    with np.errstate(over="ignore"):  # as above
+        return 1.0 / (1.0 + np.exp(-slope * (x - center)))
+
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Array]]] = {
     "triangular": triangular,
     "trapezoidal": trapezoidal,
     "gaussian": gaussian,
+    "bell": bell,
+    "sigmoid": sigmoid,
 }
+"""By the names of ``ktrdr_zmq.strategy.shapes``."""
 
 
 def membership(values: Array, shape: str, parameters: Sequence[float]) -> Array:
-    """Degrees of membership in the set of this `shape` (a key of ``SHAPES``) with these parameters."""
-    return SHAPES[shape](values, *parameters)
+    """Degrees of membership in the set of this `shape` (a key of ``FUNCTIONS``) with these parameters."""
+    return FUNCTIONS[shape](values, *parameters)
