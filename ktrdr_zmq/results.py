@@ -236,11 +236,13 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     ``first`` and ``last`` are the opens of the first and last bar whose label was used, ``label_end`` that of the last bar any of
     those labels looks at. ``purged`` bars at the end of the part were left out, because their labels reach into the next part or
-    its embargo. ``class_counts`` is in the order of ``classes``.
+    its embargo; ``skipped`` ones at its beginning, because what the network reads for them would begin before the part.
+    ``class_counts`` is in the order of ``classes``.
     """
 
     samples: int
     purged: int
+    skipped: int
     first: str
     last: str
     label_end: str

@@ -13,7 +13,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine fails no test
+hypothesis.settings.load_profile("unhurried")
 
 SCIENCE = ("numba", "numpy", "pandas", "plotly", "safetensors", "talib", "torch")
 """The packages of the worker extra, by the names they are imported under."""

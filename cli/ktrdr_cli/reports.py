@@ -100,6 +100,7 @@ def parts_table(result: TrainingResult) -> Table:
         Column("PART"),
         Column("SAMPLES", right=True),
         Column("PURGED", right=True),
+        Column("SKIPPED", right=True),
         Column("FIRST"),
         Column("LAST"),
         Column("CLASSES"),
@@ -107,7 +108,7 @@ def parts_table(result: TrainingResult) -> Table:
     rows = []
     for name, part in (("train", result.train_part), ("validation", result.validation_part), ("test", result.test_part)):
         counts = ", ".join(f"{count:,} {word}" for word, count in zip(result.classes, part.class_counts, strict=False))
-        rows.append([name, f"{part.samples:,}", f"{part.purged:,}", day(part.first), day(part.last), counts])
+        rows.append([name, f"{part.samples:,}", f"{part.purged:,}", f"{part.skipped:,}", day(part.first), day(part.last), counts])
     return Table(columns, rows, title="The split, in time")
 
 

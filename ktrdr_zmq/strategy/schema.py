@@ -63,6 +63,11 @@ class Model(Section):
     type: Literal["mlp"] = Field("mlp", description="A multi-layer perceptron on the features of one bar.")
     architecture: Architecture = Field(default_factory=Architecture, description="Its shape.")
 
+    @property
+    def window(self) -> int:
+        """Bars that it reads at a time, the one that it decides at included."""
+        return 1
+
 
 class Filters(Section):
     """Which decisions are passed over."""

@@ -56,7 +56,8 @@ def scores(balanced: float = 0.45) -> dict[str, Any]:
 def trained(**changes: Any) -> dict[str, Any]:
     """A training's result."""
     part = {
-        "samples": 100, "purged": 4, "first": "2017-10-01T00:00:00Z", "last": "2017-12-01T00:00:00Z", "label_end": "2017-12-02T00:00:00Z",
+        "samples": 100, "purged": 4, "skipped": 0,
+        "first": "2017-10-01T00:00:00Z", "last": "2017-12-01T00:00:00Z", "label_end": "2017-12-02T00:00:00Z",
         "class_counts": [30, 40, 30],
     }  # fmt: skip
     history: dict[str, list[float]] = {

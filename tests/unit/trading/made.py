@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ktrdr_worker.trading.bars import MINUTE, Bars, session_numbers
+from ktrdr_worker.trading.learning import Part
 from ktrdr_zmq.strategy.symbols import classify
 from ktrdr_zmq.strategy.timeframes import MINUTES
 
 START = 1_483_308_000_000_000_000  # 2017-01-01T22:00:00Z, a forex week begins
+
+
+def apart(rows: np.ndarray, targets: np.ndarray) -> Part:
+    """Samples that read a row each."""
+    return Part(rows.astype(np.float32), np.arange(len(rows)), targets)
 
 
 def walk(count: int, seed: int = 1, *, symbol: str = "EURUSD", timeframe: str = "1h", volatility: float = 0.002) -> Bars:

@@ -23,7 +23,7 @@ from ktrdr_worker.trading.bars import DataError, load
 from ktrdr_worker.trading.decisions import decide, separate
 from ktrdr_worker.trading.features import build, scale
 from ktrdr_worker.trading.inference import predict
-from ktrdr_worker.trading.learning import Diverged, Part, learn
+from ktrdr_worker.trading.learning import Diverged, learn
 from ktrdr_worker.trading.training import train
 from ktrdr_zmq import payload
 from ktrdr_zmq.errors import NewerSchema
@@ -31,6 +31,7 @@ from ktrdr_zmq.results import EQUITY_COLUMNS, TRADE_COLUMNS, BacktestResult, Tra
 from ktrdr_zmq.samples import find_sample
 from ktrdr_zmq.strategy import StrategyInvalid, find_strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import Decisions, Filters
+from tests.unit.trading.made import apart
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -209,12 +210,12 @@ def test_a_planted_edge_is_found_and_shuffled_labels_are_not() -> None:
     from ktrdr_zmq.strategy.schema import Model, Training
 
     chance = np.random.default_rng(8)
-    rows = chance.normal(size=(3000, 4)).astype(np.float32)
+    rows = chance.normal(size=(3000, 4))
     classes = np.where(rows[:, 1] > 0.4, 2, np.where(rows[:, 1] < -0.4, 0, 1)).astype(np.int64)
     settings = Training(epochs=8, learning_rate=0.01)
 
     def accuracy(labels: np.ndarray) -> float:
-        found = learn(Part(rows[:2000], labels[:2000]), Part(rows[2000:], labels[2000:]), Model(), settings, "cpu", lambda *_: None)
+        found = learn(apart(rows[:2000], labels[:2000]), apart(rows[2000:], labels[2000:]), Model(), settings, "cpu", lambda *_: None)
         return max(found.history.validation_accuracy)
 
     assert accuracy(classes) > 0.9

@@ -32,7 +32,7 @@ from ktrdr_zmq.results import BacktestResult, TrainingResult
 from ktrdr_zmq.samples import find_sample
 from ktrdr_zmq.strategy import Strategy, find_strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import Architecture, Decisions, EarlyStopping, Model, Training
-from tests.unit.trading.made import walk
+from tests.unit.trading.made import apart, walk
 from tests.unit.trading.test_jobs import Context, body, test_body
 from tests.unit.trading.twin import trade
 
@@ -145,7 +145,7 @@ def test_no_key_is_without_a_test_of_its_effect() -> None:
 def samples(count: int, seed: int) -> Part:
     chance = np.random.default_rng(seed)
     classes = chance.choice(3, count, p=[0.2, 0.5, 0.3]).astype(np.int64)
-    return Part(chance.normal(size=(count, 4)).astype(np.float32), classes)
+    return apart(chance.normal(size=(count, 4)), classes)
 
 
 def by_hand(part: Part, settings: Training, epochs: int) -> nn.Module:
@@ -153,7 +153,7 @@ def by_hand(part: Part, settings: Training, epochs: int) -> nn.Module:
     torch.manual_seed(settings.seed)
     order = torch.Generator().manual_seed(settings.seed)
     network = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
-    rows, classes = torch.from_numpy(part.rows), torch.from_numpy(part.classes)
+    rows, classes = torch.from_numpy(part.matrix), torch.from_numpy(part.targets)
     counts = torch.bincount(classes, minlength=3).double()
     importance = (len(classes) / (3 * counts)).float()
     state = [(torch.zeros_like(weight), torch.zeros_like(weight)) for weight in network.parameters()]
@@ -212,7 +212,7 @@ def test_training_stops_by_the_loss_of_the_validation_part_and_keeps_its_best_we
     assert found.best_epoch == int(np.argmin(history.validation_loss)) + 1 < len(history.epoch)
     assert len(history.epoch) == found.best_epoch + 5
     held = samples(80, 4)
-    loss = nn.functional.cross_entropy(found.network(torch.from_numpy(held.rows)), torch.from_numpy(held.classes))
+    loss = nn.functional.cross_entropy(found.network(torch.from_numpy(held.matrix)), torch.from_numpy(held.targets))
     assert loss.item() == pytest.approx(min(history.validation_loss), rel=1e-5)
 
 

@@ -101,20 +101,23 @@ def test_a_label_looks_no_further_than_it_says(count: int, horizon: int, seed: i
 # ---------------------------------------------------------------- splits
 
 
-@given(st.integers(0, 300), st.integers(1, 30), st.integers(0, 20), st.integers(0, 10_000))
-def test_no_label_reaches_into_the_next_part_or_its_embargo(count: int, horizon: int, embargo: int, seed: int) -> None:
+@given(st.integers(0, 300), st.integers(1, 30), st.integers(0, 20), st.integers(1, 12), st.integers(0, 10_000))
+def test_no_label_reaches_into_the_next_part_or_its_embargo_and_no_window_into_the_one_before(
+    count: int, horizon: int, embargo: int, window: int, seed: int
+) -> None:
     """Against a split written sample by sample; nothing is left out without need."""
     chance = np.random.default_rng(seed)
     bars = np.flatnonzero(chance.random(count * 2) < 0.7)
     ends = bars + chance.integers(0, horizon + 1, len(bars))
-    split = chronological(bars, ends, (0.6, 0.2, 0.2), embargo)
+    split = chronological(bars, ends, (0.6, 0.2, 0.2), embargo, window)
     n = len(bars)
     borders = [0, round(n * 0.6), round(n * 0.8), n]
     for number, part in enumerate(split):
         begin, end = borders[number], borders[number + 1]
-        expected = [i for i in range(begin, end) if end >= n or ends[i] < bars[end] - embargo]
+        whole = [i for i in range(begin, end) if all(bar >= bars[begin] for bar in range(bars[i] - window + 1, bars[i] + 1))]
+        expected = [i for i in whole if end >= n or ends[i] < bars[end] - embargo]
         assert part.rows.tolist() == expected
-        assert part.purged == end - begin - len(expected)
+        assert (part.purged, part.skipped) == (len(whole) - len(expected), end - begin - len(whole))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,7 @@ def test_no_label_reaches_into_the_next_part_or_its_embargo(count: int, horizon:
         lambda: chronological(np.array([1, 2]), np.array([2]), (0.6, 0.2, 0.2)),
         lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.3)),
         lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.2), -1),
+        lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.2), 0, 0),
     ],
 )
 def test_splits_that_make_no_sense(call: object) -> None:

@@ -26,12 +26,15 @@ def predict(model: Trained, bars: Bars, device: str = "cpu") -> tuple[Array, int
     probabilities : array of float64, shape (n, classes)
         NaN in the rows before the warm-up is over.
     warmup : int
-        How many those are.
+        How many those are: the indicators' warm-up, and what the first window of the network reads before its last bar.
     """
     features = build(model.strategy, bars)
-    rows = torch.from_numpy(scale(features.values[features.warmup :], model.scalings)).to(device)
+    window = model.strategy.model.window
+    matrix = torch.from_numpy(scale(features.values[features.warmup :], model.scalings)).to(device)
+    positions = torch.arange(window - 1, len(matrix), device=device)
+    warmup = features.warmup + window - 1
     probabilities = np.full((len(bars.opens), len(model.description.classes)), np.nan)
-    probabilities[features.warmup :] = networks.probabilities(model.network.to(device), rows).numpy()
-    if not np.isfinite(probabilities[features.warmup :]).all():
+    probabilities[warmup:] = networks.probabilities(model.network.to(device), matrix, positions, window).numpy()
+    if not np.isfinite(probabilities[warmup:]).all():
         raise DataError("The model gives probabilities that are no numbers on these bars.")
-    return probabilities, features.warmup
+    return probabilities, warmup

@@ -24,15 +24,24 @@ from ktrdr_zmq.results import EpochHistory
 from ktrdr_zmq.strategy.schema import CLASSES, Model, Training
 
 SCHEMA = 1
-CHUNK = 1 << 16
-"""Rows that are scored at a time, so that a long history needs no more memory than a short one."""
 
 
 class Part(NamedTuple):
-    """Samples: scaled features, float32 of shape (n, features), and classes, int64 of shape (n,)."""
+    """Samples of one part. The parts of a training may share one matrix; it is brought to the device once.
 
-    rows: Array
-    classes: Array
+    Attributes
+    ----------
+    matrix : array of float32, shape (rows, features)
+        Scaled features of bars one after the other.
+    positions : array of int64, shape (n,)
+        Sample i reads ``matrix[positions[i] - window + 1 : positions[i] + 1]``, where the window is that of the model.
+    targets : array of int64, shape (n,)
+        Classes.
+    """
+
+    matrix: Array
+    positions: Array
+    targets: Array
 
 
 class Learned(NamedTuple):
@@ -91,9 +100,10 @@ class Learner:
         self._order = torch.Generator().manual_seed(settings.seed)
         self._settings = settings
         self._device = device
-        self._network = networks.build(train.rows.shape[1], model.architecture).to(device)
-        self._train, self._validation = _on(device, train), _on(device, validation)
-        self._criterion = nn.CrossEntropyLoss(weight=_class_weights(train.classes, settings, device))
+        self._window = model.window
+        self._network = networks.build(train.matrix.shape[1], model.architecture).to(device)
+        self._train, self._validation = _on(device, train, validation)
+        self._criterion = nn.CrossEntropyLoss(weight=_class_weights(train.targets, settings, device))
         self._optimizer = _optimizer(self._network, settings)
         self._best = copy.deepcopy(self._network.state_dict())
         history = EpochHistory(epoch=[], train_loss=[], validation_loss=[], train_accuracy=[], validation_accuracy=[], learning_rate=[])
@@ -122,13 +132,27 @@ class Learner:
         rate = _learning_rate(self._settings, epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        rows, classes = self._train
-        order = torch.randperm(len(rows), generator=self._order).to(self._device)
-        _pass(self._network, rows, classes, self._criterion, self._optimizer, self._settings, order)
-        losses = [_score(self._network, *part, self._criterion) for part in (self._train, self._validation)]
+        order = torch.randperm(len(self._train.targets), generator=self._order).to(self._device)
+        self._pass(order)
+        losses = [_score(self._network, part, self._window, self._criterion) for part in (self._train, self._validation)]
         _record(self.progress.history, epoch, losses, rate)
         self._judge(epoch, losses[1][0])
         return losses[0][0], losses[1][0]
+
+    def _pass(self, order: torch.Tensor) -> None:
+        """One epoch: every sample once, in the given order. A block of many batches is gathered at a time."""
+        network, criterion, optimizer, clip = self._network, self._criterion, self._optimizer, self._settings.gradient_clip
+        size = self._settings.batch_size
+        network.train()
+        for block in networks.blocks(self._train.matrix, len(order), self._window, size):
+            chosen = order[block]
+            inputs = networks.gather(self._train.matrix, self._train.positions[chosen], self._window)
+            for rows, targets in zip(inputs.split(size), self._train.targets[chosen].split(size), strict=True):
+                optimizer.zero_grad(set_to_none=True)
+                criterion(network(rows), targets).backward()
+                if clip > 0:
+                    nn.utils.clip_grad_norm_(network.parameters(), clip)
+                optimizer.step()
 
     def _judge(self, epoch: int, loss: float) -> None:
         """Keep the weights if they are the best so far."""
@@ -216,37 +240,34 @@ def learn(train: Part, validation: Part, model: Model, settings: Training, devic
     return learner.learned()
 
 
-def _on(device: str, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(part.rows).to(device), torch.from_numpy(part.classes).to(device)
+class _Samples(NamedTuple):
+    """A part, on the device."""
+
+    matrix: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
 
 
-def _pass(
-    network: nn.Module, rows: torch.Tensor, classes: torch.Tensor, criterion: nn.Module, optimizer: torch.optim.Optimizer,
-    settings: Training, order: torch.Tensor,
-) -> None:  # fmt: skip
-    """One epoch: every sample once, in the given order."""
-    network.train()
-    for start in range(0, len(order), settings.batch_size):
-        batch = order[start : start + settings.batch_size]
-        optimizer.zero_grad(set_to_none=True)
-        criterion(network(rows[batch]), classes[batch]).backward()
-        if settings.gradient_clip > 0:
-            nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
-        optimizer.step()
+def _on(device: str, *parts: Part) -> list[_Samples]:
+    matrices = {id(part.matrix): torch.from_numpy(part.matrix).to(device) for part in parts}
+    return [
+        _Samples(matrices[id(part.matrix)], torch.from_numpy(part.positions).to(device), torch.from_numpy(part.targets).to(device))
+        for part in parts
+    ]
 
 
 @torch.inference_mode()
-def _score(network: nn.Module, rows: torch.Tensor, classes: torch.Tensor, criterion: nn.CrossEntropyLoss) -> tuple[float, float]:
+def _score(network: nn.Module, part: _Samples, window: int, criterion: nn.CrossEntropyLoss) -> tuple[float, float]:
     """Loss and accuracy of a whole part, without dropout."""
     network.eval()
-    weight = criterion.weight
+    weight, classes = criterion.weight, part.targets
     loss = right = 0.0
-    for start in range(0, len(rows), CHUNK):
-        logits, true = network(rows[start : start + CHUNK]), classes[start : start + CHUNK]
+    for block in networks.blocks(part.matrix, len(classes), window):
+        logits, true = network(networks.gather(part.matrix, part.positions[block], window)), classes[block]
         loss += float(nn.functional.cross_entropy(logits, true, weight, reduction="sum"))
         right += float((logits.argmax(dim=1) == true).sum())
-    total = float(weight[classes].sum()) if weight is not None else len(rows)
-    return loss / total, right / len(rows)
+    total = float(weight[classes].sum()) if weight is not None else len(classes)
+    return loss / total, right / len(classes)
 
 
 def _record(history: EpochHistory, epoch: int, losses: list[tuple[float, float]], rate: float) -> None:

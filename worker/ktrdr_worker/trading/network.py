@@ -1,8 +1,9 @@
-"""The network: a multi-layer perceptron on the features of one bar."""
+"""The network, and the windows of bars that it reads. Everything is gathered where the matrix lies; nothing is done bar by bar."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import torch
 from torch import nn
@@ -37,9 +38,45 @@ def build(features: int, architecture: Architecture) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+CHUNK: Final = 1 << 22
+"""Values that are gathered at a time, so that a long history needs no more memory than a short one."""
+
+
+def gather(matrix: torch.Tensor, positions: torch.Tensor, window: int) -> torch.Tensor:
+    """What the network reads for each sample.
+
+    Parameters
+    ----------
+    matrix : Tensor of float32, shape (rows, features)
+        Features of bars one after the other.
+    positions : Tensor of int64, shape (n,)
+        The last row of each sample's window; none is below ``window - 1``.
+    window : int
+        Rows that a sample reads.
+
+    Returns
+    -------
+    Tensor of float32
+        Shape (n, features) where the window is one row, else (n, window, features).
+    """
+    if window == 1:
+        return matrix.index_select(0, positions)
+    rows = positions[:, None] + torch.arange(1 - window, 1, device=positions.device)
+    return matrix.index_select(0, rows.flatten()).view(len(positions), window, matrix.shape[1])
+
+
+def blocks(matrix: torch.Tensor, count: int, window: int, whole: int = 1) -> Iterator[slice]:
+    """Cut `count` samples into slices of no more than CHUNK values each, their lengths multiples of `whole`."""
+    size = max(CHUNK // (window * matrix.shape[1]) // whole, 1) * whole
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
 @torch.inference_mode()
-def probabilities(network: nn.Module, rows: Any, chunk: int = 1 << 17) -> torch.Tensor:
-    """The probability of each class for each row, on the CPU as float64; many rows at a time, never one."""
+def probabilities(network: nn.Module, matrix: torch.Tensor, positions: torch.Tensor, window: int) -> torch.Tensor:
+    """The probability of each class for each sample, on the CPU as float64; parameters as for `gather`."""
     network.eval()
-    parts = [torch.softmax(network(rows[start : start + chunk]).cpu().double(), dim=1) for start in range(0, len(rows), chunk)]
+    parts = [
+        torch.softmax(network(gather(matrix, positions[part], window)).cpu().double(), dim=1)
+        for part in blocks(matrix, len(positions), window)
+    ]
     return torch.cat(parts) if parts else torch.empty((0, len(CLASSES)), dtype=torch.float64)

@@ -25,10 +25,20 @@ FEWEST = 10
 
 
 class Table(NamedTuple):
-    """Samples of a window of bars: `bars` are their indices, `rows` their unscaled features."""
+    """Samples of a window of bars, each read where its bar is.
 
+    Attributes
+    ----------
+    values : array of float64, shape (rows, features)
+        Unscaled features of the bars from index `base` on, all that a sample may read.
+    bars, ends : array of int64, shape (n,)
+        The bar of each sample, and the last one that its label looks at.
+    classes : array of int64, shape (n,)
+    """
+
+    values: Array
+    base: int
     bars: Array
-    rows: Array
     classes: Array
     ends: Array
 
@@ -91,11 +101,14 @@ def train(
     table = _samples(strategy, bars, features, first, last)
     settings = strategy.training
     shares = settings.data_split
-    split = chronological(table.bars, table.ends, (shares.train, shares.validation, shares.test), shares.embargo)
+    fractions = (shares.train, shares.validation, shares.test)
+    split = chronological(table.bars, table.ends, fractions, shares.embargo, strategy.model.window)
     _check(split, table, bars)
-    scalings = fit_scaling(strategy, table.rows[split.train.rows])
+    positions: Array = table.bars - table.base
+    scalings = fit_scaling(strategy, table.values[positions[split.train.rows]])
+    matrix = scale(table.values, scalings)
     train_part, validation, test = (
-        Part(scale(table.rows[part.rows], scalings), table.classes[part.rows]) for part in (split.train, split.validation, split.test)
+        Part(matrix, positions[part.rows], table.classes[part.rows]) for part in (split.train, split.validation, split.test)
     )
 
     learner = Learner(train_part, validation, strategy.model, settings, device, checkpoints.job if checkpoints else "")
@@ -111,27 +124,29 @@ def train(
         progress(0.05 + 0.9 * learner.epoch / settings.epochs, "training", f"epoch {learner.epoch} of {settings.epochs}", figures)
     learned = learner.learned()
     progress(0.97, "scoring", "", {})
-    scores = [classification(part.classes, _probabilities(learned, part)) for part in (train_part, validation, test)]
-    majority = int(np.bincount(train_part.classes, minlength=len(CLASSES)).argmax())
+    scores = [classification(part.targets, _probabilities(learned, part, strategy.model.window)) for part in (train_part, validation, test)]
+    majority = int(np.bincount(train_part.targets, minlength=len(CLASSES)).argmax())
     parts = [_part(bars, table, indices) for indices in (split.train, split.validation, split.test)]
     return Outcome(
         learned, scalings, features, (parts[0], parts[1], parts[2]), (scores[0], scores[1], scores[2]),
-        baseline(test.classes, train_part.classes, len(CLASSES)), CLASSES[majority], learner.progress.made_by,
+        baseline(test.targets, train_part.targets, len(CLASSES)), CLASSES[majority], learner.progress.made_by,
     )  # fmt: skip
 
 
-def _probabilities(learned: Learned, part: Part) -> Array:
-    found: Array = networks.probabilities(learned.network, torch.from_numpy(part.rows)).numpy()
+def _probabilities(learned: Learned, part: Part, window: int) -> Array:
+    matrix, positions = torch.from_numpy(part.matrix), torch.from_numpy(part.positions)
+    found: Array = networks.probabilities(learned.network, matrix, positions, window).numpy()
     return found
 
 
 def _samples(strategy: Strategy, bars: Bars, features: Features, first: int, last: int) -> Table:
-    """Bars of the window with features and a label."""
+    """Bars of the window with features and a label. No sample reads a row before the window, or before the indicators have values."""
     labelled: Labelled = label(bars.close, strategy.training.labels)
     bar = np.arange(len(bars.opens))
-    usable = (bar >= max(first, features.warmup)) & (labelled.ends < last) & (labelled.classes != UNKNOWN)
+    base = max(first, features.warmup)
+    usable = (bar >= base) & (labelled.ends < last) & (labelled.classes != UNKNOWN)
     chosen = np.flatnonzero(usable)
-    return Table(chosen, features.values[chosen], labelled.classes[chosen], labelled.ends[chosen])
+    return Table(features.values[base:last], base, chosen, labelled.classes[chosen], labelled.ends[chosen])
 
 
 def _check(split: Split, table: Table, bars: Bars) -> None:
@@ -139,7 +154,7 @@ def _check(split: Split, table: Table, bars: Bars) -> None:
         if len(part.rows) < FEWEST:
             raise DataError(
                 f"Too few bars: {len(table.bars)} of {bars.timeframe} have features and a label, which leaves {len(part.rows)} for the "
-                f"{name} part ({part.purged} purged); each part needs {FEWEST}."
+                f"{name} part ({part.purged} purged, {part.skipped} without a whole window); each part needs {FEWEST}."
             )
     if len(np.unique(table.classes[split.train.rows])) < 2:
         raise DataError(
@@ -150,7 +165,8 @@ def _check(split: Split, table: Table, bars: Bars) -> None:
 def _part(bars: Bars, table: Table, part: PartIndices) -> results.Part:
     chosen = table.bars[part.rows]
     return results.Part(
-        samples=len(part.rows), purged=part.purged, first=stamp(bars.opens[chosen[0]]), last=stamp(bars.opens[chosen[-1]]),
+        samples=len(part.rows), purged=part.purged, skipped=part.skipped,
+        first=stamp(bars.opens[chosen[0]]), last=stamp(bars.opens[chosen[-1]]),
         label_end=stamp(bars.opens[table.ends[part.rows].max()]),
         class_counts=np.bincount(table.classes[part.rows], minlength=len(CLASSES)).tolist(),
     )  # fmt: skip
