@@ -283,6 +283,7 @@ CORE: Mapping[str, str] = {
     "dead_after": "seconds of silence that make a worker DEAD; told in HELLO_OK",
     "reclaim_max": "longest time in seconds that a silent worker may keep a job without a `reclaim_after` of its own",
     "backoff_cap": "longest pause in seconds between two HELLOs of a worker that finds no broker",
+    "backoff_cap_intervals": "the same in intervals; the shorter one holds",
     "long_after": "seconds after which a running job is named in its worker's PINGs",
     "accept_timeout": "seconds after which a DISPATCH without an answer makes the broker ask for HELLO",
     "cancel_resend": "seconds after which CANCEL is said again, with a heartbeat",
@@ -308,6 +309,7 @@ CORE: Mapping[str, str] = {
 
 WORKER: Mapping[str, str] = {
     "hello_timeout": "seconds without HELLO_OK after which a worker takes a new socket",
+    "hello_timeout_intervals": "the same in intervals; the shorter one holds, but a second at least",
     "backoff_base": "first pause in seconds before HELLO on a new socket; doubled each time, times a random number from 0 to 1",
     "silent_intervals": "so many intervals without a word of the broker make a worker take a new socket",
     "progress_every": "seconds between two PROGRESS messages",

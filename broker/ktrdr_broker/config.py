@@ -16,6 +16,7 @@ class BrokerConfig(NamedTuple):
     dead_after: float = 10.0
     reclaim_max: float = 900.0
     backoff_cap: float = 8.0
+    backoff_cap_intervals: float = 4.0
     long_after: float = 10.0
     accept_timeout: float = 10.0
     cancel_resend: float = 3.0
@@ -46,4 +47,4 @@ class BrokerConfig(NamedTuple):
     @property
     def grace(self) -> float:
         """How long after a restart the leases found in the store wait for their workers."""
-        return self.suspect_after + self.backoff_cap + 5.0
+        return self.suspect_after + min(self.backoff_cap, self.backoff_cap_intervals * self.ping_interval) + 5.0

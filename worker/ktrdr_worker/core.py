@@ -36,8 +36,10 @@ class WorkerConfig(NamedTuple):
 
     slots: tuple[tuple[str, int], ...] = (("cpu", 1),)
     hello_timeout: float = 5.0
+    hello_timeout_intervals: float = 2.5
     backoff_base: float = 0.25
     backoff_cap: float = 8.0
+    backoff_cap_intervals: float = 4.0
     silent_intervals: float = 3.0
     long_after: float = 10.0
     progress_every: float = 0.25
@@ -268,7 +270,8 @@ class WorkerCore:
         config = self.config
         self.link, self.session = Link.DOWN, 0
         self.duties.forget_queued()
-        pause = self._jitter() * min(config.backoff_cap, config.backoff_base * 2**self._tries)
+        cap = min(config.backoff_cap, config.backoff_cap_intervals * self._ping_interval)
+        pause = self._jitter() * min(cap, config.backoff_base * 2**self._tries)
         self._tries = min(self._tries + 1, 16)
         self._greet_at = now + max(pause, least)
 
@@ -282,7 +285,7 @@ class WorkerCore:
             self._greetings = 0
             self._effects.append(Reconnect())
             self._hello(now)
-        elif self.link is Link.GREETING and now >= self._greeted_at + self.config.hello_timeout:
+        elif self.link is Link.GREETING and now >= self._greeted_at + self._hello_patience():
             if self._tries in TOLD_AFTER:
                 self._effects.append(Note("warning", "The broker does not answer; trying on."))
             self._lose(now)
@@ -293,6 +296,11 @@ class WorkerCore:
             elif now >= self._ping_at:
                 self._ping(now)
         self.duties.tick(now)
+
+    def _hello_patience(self) -> float:
+        """How long a HELLO may go unanswered: shorter where the broker asked for quicker heartbeats, so that all intervals shrink alike."""
+        config = self.config
+        return min(config.hello_timeout, max(config.hello_timeout_intervals * self._ping_interval, 1.0))
 
     def _ping(self, now: float) -> None:
         self._ping_seq += 1
@@ -308,7 +316,7 @@ class WorkerCore:
         if self.link is Link.DOWN:
             due = self._greet_at
         elif self.link is Link.GREETING:
-            due = self._greeted_at + self.config.hello_timeout
+            due = self._greeted_at + self._hello_patience()
         else:
             due = min(self._ping_at, self._heard + self._ping_interval * self.config.silent_intervals, self.outbox.next_deadline())
         due = min(due, self.duties.next_deadline())

@@ -11,7 +11,7 @@ from ktrdr_worker import pipe
 from ktrdr_worker.duties import Death
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import Artifact, Failure, Outcome
-from tests.unit.worker.dialogue import Desk, job_id
+from tests.unit.worker.dialogue import STORE, Desk, job_id
 
 LOG = Artifact("log", b"l" * 32, 5, "text/plain")
 CKPT = Artifact("checkpoint", b"c" * 32, 9)
@@ -57,6 +57,19 @@ def test_silence_leads_to_a_new_socket_with_full_jitter_until_it_is_answered() -
     desk.tick(6.01)
     desk.tick(0.13)
     assert desk.wanted(e.Reconnect), "an answer resets the back-off"
+
+
+def test_quicker_heartbeats_mean_quicker_returns() -> None:
+    desk = Desk(live=False).tick()
+    desk.say(m.HelloOk(7, STORE, 1, 0.3, 1.5, 1 << 20, 1 << 18, []))
+    desk.effects.clear()
+    times = []
+    for _ in range(8):
+        while not desk.wanted(e.Reconnect):
+            desk.tick(0.05)
+        times.append(desk.now)
+    pauses = [later - earlier - 1.0 for earlier, later in zip(times, times[1:], strict=False)]
+    assert pauses[-1] == pytest.approx(0.6, abs=0.06), "half of four intervals; a HELLO has a second"
 
 
 def test_a_worker_that_was_suspended_blames_nobody() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -14,7 +12,7 @@ from ktrdr_worker.trading.bundle import Trained
 from ktrdr_worker.trading.features import build, scale
 
 
-def predict(model: Trained, bars: Bars, device: str = "cpu", tick: Callable[[float], None] = lambda _share: None) -> tuple[Array, int]:
+def predict(model: Trained, bars: Bars, device: str = "cpu") -> tuple[Array, int]:
     """The probability of each class at every bar's close.
 
     Parameters
@@ -22,8 +20,6 @@ def predict(model: Trained, bars: Bars, device: str = "cpu", tick: Callable[[flo
     model : Trained
     bars : Bars
     device : str
-    tick : callable, optional
-        Gets the share that is done, 0 to 1, before each chunk of bars, and may raise to stop.
 
     Returns
     -------
@@ -38,7 +34,7 @@ def predict(model: Trained, bars: Bars, device: str = "cpu", tick: Callable[[flo
     positions = torch.arange(window - 1, len(matrix), device=device)
     warmup = features.warmup + window - 1
     probabilities = np.full((len(bars.opens), len(model.description.classes)), np.nan)
-    probabilities[warmup:] = networks.probabilities(model.network.to(device), matrix, positions, window, tick).numpy()
+    probabilities[warmup:] = networks.probabilities(model.network.to(device), matrix, positions, window).numpy()
     if not np.isfinite(probabilities[warmup:]).all():
         raise DataError("The model gives probabilities that are no numbers on these bars.")
     return probabilities, warmup
