@@ -70,7 +70,7 @@ def test_volume_may_be_absent(tmp_path: Path) -> None:
         (table("2017-01-02T00:00:00Z,0,1,0,1,1"), "row 2: the open '0' is not a price above 0"),
         (table('2017-01-02T00:00:00Z,"1,1",2,1,1,1'), "row 2: the open '1,1' is not a price above 0"),
         (table("2017-01-02T00:00:00Z,1,1,1,1,-1"), "row 2: the volume '-1' is not a number of 0 or more"),
-        (table(ROWS[0], "", ROWS[1]), "row 3: '' is no date"),
+        (table(ROWS[0], "", ROWS[1]), "row 3: the row is empty"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_row(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -158,7 +158,8 @@ def hourly(first: dt.datetime, count: int) -> str:
         ("1d", ("2017-01-06", "2017-01-11"), 1),
         ("1w", ("2017-01-02", "2017-01-09", "2017-01-23"), 1),
         ("4h", ("2017-01-06T16:00", "2017-01-06T20:00", "2017-01-09T16:00"), 0),
-        ("4h", ("2017-01-05T16:00", "2017-01-06T00:00"), 1),
+        ("4h", ("2017-01-05T16:00", "2017-01-06T00:00"), 0),  # after regular hours
+        ("30m", ("2017-01-05T16:00", "2017-01-05T17:00"), 1),
     ],
 )
 def test_weekends_are_no_gaps_and_weekdays_are(tmp_path: Path, timeframe: str, moments: tuple[str, ...], gaps: int) -> None:

@@ -1,0 +1,66 @@
+"""What a job does with a file of bars: read it strictly, make the timeframe that it wants, and say what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ktrdr_worker.trading.bars.checks import Columns, check, refuse
+from ktrdr_worker.trading.bars.deriving import derive
+from ktrdr_worker.trading.bars.gaps import GapReport, find_gaps
+from ktrdr_worker.trading.bars.reading import read
+from ktrdr_worker.trading.bars.sessions import session_numbers
+from ktrdr_worker.trading.bars.table import MINUTE, Bars, DataError
+from ktrdr_zmq.strategy.symbols import classify
+from ktrdr_zmq.strategy.timeframes import MINUTES, can_derive, parse_timeframe
+
+
+class Loaded(NamedTuple):
+    """Bars as a job asked for them, and what was noticed on the way."""
+
+    bars: Bars
+    gaps: int
+    warnings: list[str]
+    report: GapReport
+
+
+def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: str) -> Loaded:
+    """Read a file, and make bars of the wanted timeframe.
+
+    Parameters
+    ----------
+    path : Path
+        The file, CSV or Parquet.
+    name : str
+        What to call it in messages.
+    symbol : str
+    source_timeframe, timeframe : str
+        Of the file, and wanted.
+
+    Raises
+    ------
+    DataError
+        For the first thing that is wrong in the file, with its row (the header is row 1; Parquet has none), or when nothing is left.
+    """
+    if not can_derive(parse_timeframe(source_timeframe), parse_timeframe(timeframe)):
+        raise DataError(f"Bars of {timeframe} cannot be made from bars of {source_timeframe} ({name}).")
+    reading = read(path, name, source_timeframe)
+    refuse([*reading.problems, *check(reading.columns, source_timeframe)], name)
+    source = to_bars(reading.columns, symbol, source_timeframe)
+    kind = classify(symbol)
+    warnings: list[str] = []
+    bars = source if timeframe == source_timeframe else derive(source, timeframe, kind, warnings, name)
+    if not len(bars.opens):
+        raise DataError(f"{name} has too few bars for a single complete one of {timeframe}.")
+    report = find_gaps(source, kind)
+    return Loaded(bars, report.places, warnings, report)
+
+
+def to_bars(columns: Columns, symbol: str, timeframe: str) -> Bars:
+    """Bars of columns that were checked; each is complete a timeframe after it opens."""
+    opens = columns.opens
+    sessions = session_numbers(opens, timeframe, classify(symbol))
+    return Bars(
+        symbol, timeframe, opens, opens + MINUTES[timeframe] * MINUTE, columns.open, columns.high, columns.low, columns.close,
+        columns.volume, sessions,
+    )  # fmt: skip
