@@ -7,6 +7,8 @@ document of a newer schema is refused by name. Nothing here imports NumPy.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal, Self, cast
@@ -16,6 +18,9 @@ import msgspec
 from ktrdr_zmq.errors import NewerSchema, PayloadError
 
 SCHEMA: Final = 1
+
+CIRCUMSTANCES: Final = frozenset({"device", "digest", "duration_s", "fingerprint", "threads"})
+"""Fields of a result that say where and how it was computed, and not what came out: they are no part of its digest."""
 
 TrainingMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss"]
 
@@ -277,6 +282,19 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         _refuse_non_finite(plain, self.KIND)
         return plain
 
+    def outcome_digest(self) -> str:
+        """SHA-256 over everything that is equal when the same job is done again on another worker: all fields but ``CIRCUMSTANCES``.
+
+        The fields are written as JSON with sorted keys and without spaces; numbers have the shortest form that reads back as the same
+        bits. Files count by their own digests, which are fields.
+        """
+        plain = {key: value for key, value in self.to_dict().items() if key not in CIRCUMSTANCES}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+    def sealed(self) -> Self:
+        """The same with its ``digest`` filled in."""
+        return msgspec.structs.replace(self, digest=self.outcome_digest())
+
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` wrote.
@@ -301,7 +319,8 @@ class TrainingResult(Document, frozen=True, kw_only=True):
     ``baseline`` scores, on the test part, the rule "always the most frequent class of the training part" (its log-loss uses the class
     frequencies of the training part). ``gap`` is balanced accuracy on validation less that on test.
     ``conventions`` states in words and numbers how the figures came about. ``fingerprint`` names the software and processor: only
-    where it and ``threads`` are equal are two runs of a job claimed to agree bit for bit.
+    where it and ``threads`` are equal are two runs of a job claimed to agree bit for bit, and to have the same ``digest`` (see
+    ``outcome_digest``).
     """
 
     KIND: ClassVar[str] = "training"
@@ -336,6 +355,7 @@ class TrainingResult(Document, frozen=True, kw_only=True):
     fingerprint: dict[str, str]
     conventions: dict[str, Any]
     warnings: list[str]
+    digest: str
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -357,7 +377,8 @@ class BacktestResult(Document, frozen=True, kw_only=True):
     """What a backtest returns; its trades and its equity curve are the artifacts ``trades`` and ``equity`` (CSV).
 
     ``signals`` counts the model's decisions over the window, after the confidence threshold and the minimum separation, by class.
-    ``conventions`` states in words and numbers how the figures came about.
+    ``conventions`` states in words and numbers how the figures came about. ``digest`` is ``outcome_digest``: the same job gives the same
+    one on every worker with an equal ``fingerprint``, in whatever order and beside whatever else.
     """
 
     KIND: ClassVar[str] = "backtesting"
@@ -382,6 +403,7 @@ class BacktestResult(Document, frozen=True, kw_only=True):
     fingerprint: dict[str, str]
     conventions: dict[str, Any]
     warnings: list[str]
+    digest: str
 
 
 DOCUMENTS: Final[Mapping[str, type[Document]]] = {cls.KIND: cls for cls in (TrainingResult, BacktestResult)}

@@ -91,7 +91,7 @@ def run(
             show_detached(shown, await job.status())
             return
         result, ended = await see_through(job, shown, f"backtesting {request.name}")
-        more = f"Every figure: ktrdr jobs result {job.id[:8]}    Trades and equity: ktrdr jobs result {job.id[:8]} --save DIR"
+        more = f"Every figure: ktrdr jobs result {job.id[:8]}    Trades and equity: add --trades FILE --equity FILE"
         shown.out.show({**outcome(ended), "result": dict(result)}, *report(result, ended), more, essence=[job.id])
 
     with detachable(lambda: ids):

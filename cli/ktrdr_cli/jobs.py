@@ -177,9 +177,12 @@ def _print_log(shown: Face, job_id: str, offset: int, data: bytes) -> None:
 @click.option(
     "--save", type=click.Path(file_okay=False), metavar="DIR", help="Also fetch the files that the job produced into this folder."
 )
-def result(job: str, save: str | None) -> None:
+@click.option("--trades", type=click.Path(dir_okay=False), metavar="FILE", help="Also fetch a backtest's trades into this file, as CSV.")
+@click.option("--equity", type=click.Path(dir_okay=False), metavar="FILE", help="Also fetch a backtest's equity curve into it, as CSV.")
+def result(job: str, save: str | None, trades: str | None, equity: str | None) -> None:
     """Show the result of a job that is done, with every figure."""
     shown = face()
+    tables = {name: _table_file(name, path) for name, path in (("trades", trades), ("equity", equity)) if path is not None}
 
     async def work(client: AsyncClient) -> tuple[JobInfo, dict[str, Any], list[str]]:
         info = await client.job_info(job)
@@ -188,13 +191,31 @@ def result(job: str, save: str | None) -> None:
                 f"Job {info.id[:8]} has not ended: it is {job_word(info.state.value)}.",
                 hint=f"Watch it with: ktrdr jobs watch {info.id[:8]}",
             )
-        plain = dict(await (await client.job(info.id)).result())
-        return info, plain, await _save(client, info, Path(save)) if save else []
+        job_ = await client.job(info.id)
+        plain = dict(await job_.result())
+        saved = await _save(client, info, Path(save)) if save else []
+        return info, plain, saved + [str(await job_.artifact(name, path)) for name, path in tables.items()]
 
     info, plain, saved = talk(work)
     files = ["\n".join(f"Saved {path}" for path in saved)] if saved else []
-    document = {**outcome(info), "result": plain, **({"saved": saved} if save else {})}
+    document = {**outcome(info), "result": plain, **({"saved": saved} if save or tables else {})}
     shown.out.show(document, *report(plain, info, full=True), *files, essence=saved or [info.id])
+
+
+def _table_file(name: str, path: str) -> Path:
+    """Where to put a table.
+
+    Raises
+    ------
+    UsageError
+        When its ending promises something else than CSV, or its folder does not exist.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in ("", ".csv", ".txt"):
+        raise UsageError(f"--{name} {path}: the table is CSV, not {file.suffix}.", hint=f"Use: --{name} {file.with_suffix('.csv')}")
+    if not file.parent.is_dir():
+        raise UsageError(f"--{name} {path}: there is no folder {file.parent}.")
+    return file
 
 
 async def _save(client: AsyncClient, info: JobInfo, folder: Path) -> list[str]:

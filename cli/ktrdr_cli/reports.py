@@ -73,6 +73,7 @@ def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False
             ("overrides", as_text(result.overrides)),
             ("config digest", result.config_digest),
             ("data digest", data.digest),
+            ("result digest", result.digest),
             ("software", as_text(result.fingerprint)),
         ]
     parts = {"test": result.test, "baseline": result.baseline, "validation": result.validation, "train": result.train}
@@ -140,6 +141,7 @@ def backtest_report(result: BacktestResult, info: JobInfo, *, full: bool = False
             ("overrides", as_text(result.overrides)),
             ("model digest", result.model_digest),
             ("data digest", result.data.digest),
+            ("result digest", result.digest),
             ("software", as_text(result.fingerprint)),
         ]
     shown = {name: metric for name, metric in BACKTEST_METRICS.items() if full or name in _SHORT}
@@ -154,6 +156,8 @@ def backtest_report(result: BacktestResult, info: JobInfo, *, full: bool = False
         Fields(rows, title=f"Backtest of {info.name or result.strategy_name}{mark}"),
         Table(pair if full else pair * 2, cells, title="Figures, after costs"),
     ]
+    if full:
+        blocks.append(Fields([(label(name), as_text(value)) for name, value in result.conventions.items()], title="Conventions"))
     if result.in_sample:
         blocks.append(IN_SAMPLE)
     return blocks + warnings(result.warnings)

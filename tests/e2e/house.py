@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -45,7 +46,7 @@ class Daemon:
             if not piece:
                 raise AssertionError(f"{self.name} did not get ready; its log:\n{self.log.read_text()[-4000:]}")
             chunks += piece
-        os.close(self._reader)
+        self._close_reader()
         return dict(json.loads(chunks.split(b"\n", 1)[0]))
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
@@ -53,11 +54,19 @@ class Daemon:
         self.process.send_signal(sig)
         if sig in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
             self.process.wait(PATIENCE)
+            self._close_reader()
+
+    def _close_reader(self) -> None:
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
 
     def children(self) -> list[int]:
-        """Its child processes' pids."""
-        text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in text.split()]
+        """Its child processes' pids; none when it has ended."""
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+            return [int(pid) for pid in text.split()]
+        return []
 
 
 class House:
@@ -85,7 +94,7 @@ class House:
     def broker(self, *options: str) -> Daemon:
         """Start the broker: on a free port at first, on the same one after that."""
         argv = [sys.executable, "-m", "ktrdr_broker", "--base-port", str(self.port), "--data-dir", str(self.folder / "broker"), *options]
-        daemon = self._start("broker", argv)
+        daemon = self.start("broker", argv)
         self.port = int(daemon.ready()["port"])
         self.env["KTRDR_BROKER"] = self.address
         return daemon
@@ -96,12 +105,13 @@ class House:
         argv += ["--kinds", kinds, *options]
         if "rogue" in kinds:
             argv += ["--handlers", "rogue=rogue:handler"]
-        daemon = self._start(name, argv)
+        daemon = self.start(name, argv)
         if wait:
             daemon.ready()
         return daemon
 
-    def _start(self, name: str, argv: list[str]) -> Daemon:
+    def start(self, name: str, argv: list[str]) -> Daemon:
+        """Start any process that knows --ready-fd; it ends with the test."""
         daemon = Daemon(name, argv, self.env, self.folder / f"{name}.log")
         self._daemons.append(daemon)
         return daemon
@@ -138,6 +148,7 @@ class House:
                 daemon.process.send_signal(signal.SIGCONT)
                 daemon.process.kill()
                 daemon.process.wait(PATIENCE)
+            daemon._close_reader()
 
 
 def eventually(what: Callable[[], Any], patience: float = PATIENCE) -> Any:

@@ -85,7 +85,7 @@ def test_two_workers_on_one_host_without_options(house: House) -> None:
     house.broker()
     for name in ("first", "second"):
         argv = [sys.executable, "-m", "ktrdr_worker", "--kinds", "echo"]
-        daemon = house._start(name, argv)
+        daemon = house.start(name, argv)
         daemon.ready()
     workers = house.cli_json("workers", "list")["workers"]
     assert len({worker["worker_id"] for worker in workers}) == 2

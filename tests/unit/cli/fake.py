@@ -70,7 +70,7 @@ def trained(**changes: Any) -> dict[str, Any]:
         "history": {"epoch": [1], **history}, "train": scores(), "validation": scores(), "test": scores(0.4263), "baseline": scores(1 / 3),
         "majority_class": "HOLD", "gap": 0.01, "parameters": 99, "seed": 42, "device": "cpu", "threads": 1, "duration_s": 3.3,
         "model_digest": MODEL.digest, "config_digest": "12" * 32, "fingerprint": {"torch": "2.13"}, "conventions": {},
-        "warnings": ["Take care."],
+        "warnings": ["Take care."], "digest": "34" * 32,
         **changes,
     }  # fmt: skip
 
@@ -85,7 +85,7 @@ def backtested(**changes: Any) -> dict[str, Any]:
         "window": {"first": "2017-10-01T00:00:00Z", "last": "2017-12-29T00:00:00Z", "bars": 900, "chosen": False, "seen_bars": 11},
         "in_sample": False, "capital": 100_000.0, "commission_bps": 0.5, "slippage_bps": 0.5, "metrics": metrics, "signals": {"BUY": 3},
         "open_at_end": False, "model_digest": MODEL.digest, "artifacts": {}, "device": "cpu", "duration_s": 1.0, "fingerprint": {},
-        "conventions": {}, "warnings": [], **changes,
+        "conventions": {"fill": "at the next open"}, "warnings": [], "digest": "34" * 32, **changes,
     }  # fmt: skip
 
 

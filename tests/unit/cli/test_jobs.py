@@ -110,6 +110,31 @@ def test_result_and_its_files(ktrdr: Ktrdr, fake: FakeClient, tmp_path: Path) ->
     assert ktrdr("jobs", "result", "--json").json["result"]["metrics"]["trades"] == 3
 
 
+def test_tables_of_a_backtest_go_into_files(ktrdr: Ktrdr, fake: FakeClient, tmp_path: Path) -> None:
+    equity = type(TRADES)("equity", "ee" * 32, 17, "text/csv")
+    fake.put(job(1, kind="backtesting", artifacts=[TRADES, equity, MODEL]), backtested())
+    ran = ktrdr("jobs", "result", "--trades", "t.csv", "--equity", "e.csv", "--json")
+    assert ran.json["saved"] == ["t.csv", "e.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.csv", "t.csv"]
+    assert (tmp_path / "t.csv").read_bytes() != (tmp_path / "e.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options,said",
+    [
+        (("--trades", "t.parquet"), "the table is CSV, not .parquet"),
+        (("--equity", "nowhere/e.csv"), "there is no folder nowhere"),
+        (("--equity", "e.csv"), "has no artifact 'equity'; it has: trades"),
+    ],
+)
+def test_tables_that_cannot_be_had(ktrdr: Ktrdr, fake: FakeClient, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    fake.put(job(1, kind="backtesting", artifacts=[TRADES]), backtested())
+    ran = ktrdr("jobs", "result", *options)
+    assert ran.code == 2
+    assert said in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_result_of_a_kind_without_a_schema(ktrdr: Ktrdr, fake: FakeClient) -> None:
     fake.put(job(1, kind="echo"), {"schema": 1, "said": "hello", "nan": float("nan")})
     assert "hello" in ktrdr("jobs", "result").out

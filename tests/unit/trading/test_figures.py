@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from ktrdr_worker.trading.backtest import END_OF_DATA, SIGNAL, TRADE_DTYPE, Outcome, Rules, simulate
 from ktrdr_worker.trading.bars import Bars
 from ktrdr_worker.trading.performance import DAY, Clock, annual_return, measure, sharpe, sortino
-from ktrdr_worker.trading.tables import equity_csv, trades_csv
+from ktrdr_worker.trading.tables import write_equity, write_trades
 from ktrdr_zmq.results import BacktestMetrics
 from tests.unit.trading.made import START
 
@@ -187,8 +188,14 @@ STILL = (10.0, 10.0, 10.0, 10.0)
 def tables(bars: Bars, decisions: list[int], **rules: object) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     account = Rules(1000.0, **rules)  # type: ignore[arg-type]
     outcome = simulate(bars.open, bars.high, bars.low, bars.close, np.array(decisions, dtype=np.int8), account)
-    trades, equity = trades_csv(outcome, bars), equity_csv(outcome, bars, account.capital)
-    return [list(csv.DictReader(io.StringIO(octets.decode()))) for octets in (trades, equity)]  # type: ignore[return-value]
+    with tempfile.TemporaryDirectory() as folder:
+        trades = write_trades(Path(folder) / "trades", outcome, bars)
+        equity = write_equity(Path(folder) / "equity", outcome, bars, account.capital)
+        return rows_of(trades), rows_of(equity)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import csv
 import hashlib
 import io
 import json
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ import torch
 from ktrdr_worker.handler import JobError, JobInterrupted
 from ktrdr_worker.jobs.backtesting import handler as backtesting
 from ktrdr_worker.jobs.training import handler as training
-from ktrdr_worker.trading import bundle
+from ktrdr_worker.trading import bundle, tables
 from ktrdr_worker.trading.bars import DataError, load
 from ktrdr_worker.trading.decisions import decide, separate
 from ktrdr_worker.trading.features import build, scale
@@ -49,6 +51,7 @@ class Context:
     threads = 1
 
     def __init__(self, folder: Path, **inputs: bytes | Path) -> None:
+        self.work_dir = folder
         self.inputs: Mapping[str, Path] = {}
         self.input_digests: Mapping[str, str] = {}
         self.artifacts: dict[str, bytes] = {}
@@ -63,10 +66,6 @@ class Context:
             self.input_digests = {**self.input_digests, name: hashlib.sha256(data).hexdigest()}
 
     @property
-    def work_dir(self) -> Path:
-        raise AssertionError("not needed")
-
-    @property
     def cancelled(self) -> bool:
         return bool(self.reported) and self.reported[-1][0] >= self.stop_after
 
@@ -78,9 +77,8 @@ class Context:
         self.reported.append((fraction, stage))
 
     def add_artifact(self, name: str, source: Path | bytes, media_type: str = "") -> str:
-        assert isinstance(source, bytes)
-        self.artifacts[name] = source
-        return hashlib.sha256(source).hexdigest()
+        self.artifacts[name] = source if isinstance(source, bytes) else source.read_bytes()
+        return hashlib.sha256(self.artifacts[name]).hexdigest()
 
     def save_checkpoint(self, files: Mapping[str, bytes]) -> None:
         self.checkpoint = files
@@ -372,6 +370,54 @@ def test_another_symbol_at_the_time_of_the_training_is_said(trained: tuple[dict[
     result = backtesting.run(test_body(symbol="GBPUSD"), context)
     assert not result["in_sample"]
     assert any("learned from EURUSD" in line for line in result["warnings"])
+
+
+@pytest.mark.parametrize("stage,share", [("inference", 0.3), ("backtest", 0.6), ("trades", 0.7), ("equity", 0.75)])
+def test_a_cancelled_backtest_stops_at_its_next_step(
+    trained: tuple[dict[str, Any], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, share: float
+) -> None:
+    monkeypatch.setattr(tables, "PIECE", 50)
+
+    class Stopped(Context):
+        def progress(self, fraction: float, **said: Any) -> None:
+            super().progress(fraction, **said)
+            self.stop_after = 0.0 if said["stage"] == stage else 2.0
+
+    context = Stopped(tmp_path, data=SAMPLE.path, model=trained[1])  # type: ignore[union-attr]
+    with pytest.raises(JobInterrupted):
+        backtesting.run(test_body(), context)
+    assert context.reported[-1] == (pytest.approx(share), stage)
+    assert "equity" not in context.artifacts
+
+
+def test_long_tables_are_written_in_pieces(trained: tuple[dict[str, Any], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, context = run_test(tmp_path, trained[1])
+    monkeypatch.setattr(tables, "PIECE", 7)
+    pieces, other = run_test(tmp_path, trained[1])
+    assert other.artifacts == context.artifacts
+    assert pieces.digest == whole.digest
+    shares = [share for share, stage in other.reported if stage == "equity"]
+    assert len(shares) == -(-whole.window.bars // 7)
+    assert shares == sorted(shares)
+
+
+def test_the_digest_is_that_of_the_outcome_and_of_nothing_else(trained: tuple[dict[str, Any], bytes], tmp_path: Path) -> None:
+    result, _ = run_test(tmp_path, trained[1])
+    again, _ = run_test(tmp_path, trained[1])
+    assert (again.digest, again.outcome_digest()) == (result.digest, result.digest)
+    assert again.duration_s != result.duration_s
+    elsewhere = msgspec.structs.replace(result, device="cuda:0", duration_s=9.0, fingerprint={"torch": "9"}, digest="")
+    assert elsewhere.sealed().digest == result.digest
+    assert run_test(tmp_path, trained[1], commission_bps=0.6)[0].digest != result.digest
+    for change in ({"signals": {}}, {"conventions": {}}, {"artifacts": {**result.artifacts, "trades": "00" * 32}}):
+        assert msgspec.structs.replace(result, **change).outcome_digest() != result.digest
+    nudged = msgspec.structs.replace(result.metrics, total_return=math.nextafter(result.metrics.total_return, 9.0))
+    assert msgspec.structs.replace(result, metrics=nudged).outcome_digest() != result.digest, "the last bit counts"
+
+
+def test_a_training_has_a_digest_too(trained: tuple[dict[str, Any], bytes]) -> None:
+    document = TrainingResult.from_dict(trained[0])
+    assert document.digest == document.outcome_digest()
 
 
 def test_a_job_without_its_inputs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ktrdr_worker.trading.decisions import decide
 from ktrdr_worker.trading.fingerprint import fingerprint
 from ktrdr_worker.trading.inference import predict
 from ktrdr_worker.trading.performance import Clock, measure
-from ktrdr_worker.trading.tables import equity_csv, trades_csv
+from ktrdr_worker.trading.tables import write_equity, write_trades
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy.schema import Decisions, Risk
 from ktrdr_zmq.strategy.symbols import bare, classify
@@ -48,24 +49,21 @@ class Backtesting:
         context.progress(0.05, stage="bars")
         loaded = load(input_of(context, "data"), request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
         bars = loaded.bars
-        context.check_cancelled()
-        context.progress(0.3, stage="inference", text=f"{len(bars.opens):,} bars")
-        probabilities, warmup = predict(model, bars, context.device)
+        probabilities, warmup = predict(model, bars, context.device, _steps(context, 0.3, 0.6, "inference", f"{len(bars.opens):,} bars"))
         known = bare(request.symbol) == bare(seen.symbol) or context.input_digests["data"] == seen.data_digest
         first, last = _window(bars, request, seen, warmup, known=known)
-        context.check_cancelled()
-        context.progress(0.7, stage="backtest", text=f"{last - first:,} bars")
+        _steps(context, 0.6, 0.7, "backtest", f"{last - first:,} bars")(0.0)
         traded = cut(bars, first, last)
         decisions = decide(probabilities[first:last], model.strategy.decisions)
         rules = _rules(request, model.strategy.decisions, model.strategy.risk)
         outcome = simulate(traded.open, traded.high, traded.low, traded.close, decisions, rules)
         year = periods_per_year(request.timeframe, classify(request.symbol))
         metrics = measure(outcome, traded.close, Clock(traded.opens, traded.closes, traded.sessions, year), rules.capital)
-        context.progress(0.9, stage="artifacts")
-        artifacts = {
-            "trades": context.add_artifact("trades", trades_csv(outcome, traded), "text/csv"),
-            "equity": context.add_artifact("equity", equity_csv(outcome, traded, rules.capital), "text/csv"),
+        tables = {
+            "trades": write_trades(context.work_dir / "trades", outcome, traded, _steps(context, 0.7, 0.75, "trades")),
+            "equity": write_equity(context.work_dir / "equity", outcome, traded, rules.capital, _steps(context, 0.75, 1.0, "equity")),
         }
+        artifacts = {name: context.add_artifact(name, path, "text/csv") for name, path in tables.items()}
         open_at_end = bool(len(outcome.trades)) and int(outcome.trades["exit_reason"][-1]) == END_OF_DATA
         within = (traded.opens >= moment(seen.since)) & (traded.opens <= moment(seen.until))
         overlap = int(np.sum(within))
@@ -87,7 +85,18 @@ class Backtesting:
             conventions=_conventions(request, rules, year, warmup, seen_bars),
             warnings=loaded.warnings + _elsewhere(overlap - seen_bars, seen)
             + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year),
-        ).to_dict()  # fmt: skip
+            digest="",
+        ).sealed().to_dict()  # fmt: skip
+
+
+def _steps(context: JobContext, begin: float, end: float, stage: str, text: str = "") -> Callable[[float], None]:
+    """What long steps call between their pieces: it tells how far the job is, and stops it when it is cancelled."""
+
+    def tick(share: float) -> None:
+        context.check_cancelled()
+        context.progress(begin + (end - begin) * share, stage=stage, text=text)
+
+    return tick
 
 
 def _elsewhere(overlap: int, seen: bundle.Seen) -> list[str]:

@@ -97,8 +97,8 @@ class Training:
             baseline=outcome.baseline, majority_class=outcome.majority,
             gap=validation_score.balanced_accuracy - test_score.balanced_accuracy,
             parameters=sum(parameter.numel() for parameter in learned.network.parameters()), seed=strategy.training.seed,
-            conventions=_conventions(strategy), **rest,
-        ).to_dict()  # fmt: skip
+            conventions=_conventions(strategy), digest="", **rest,
+        ).sealed().to_dict()  # fmt: skip
 
 
 def _conventions(strategy: Strategy) -> dict[str, Any]:

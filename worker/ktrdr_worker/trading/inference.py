@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -12,7 +14,7 @@ from ktrdr_worker.trading.bundle import Trained
 from ktrdr_worker.trading.features import build, scale
 
 
-def predict(model: Trained, bars: Bars, device: str = "cpu") -> tuple[Array, int]:
+def predict(model: Trained, bars: Bars, device: str = "cpu", tick: Callable[[float], None] = lambda _share: None) -> tuple[Array, int]:
     """The probability of each class at every bar's close.
 
     Parameters
@@ -20,6 +22,8 @@ def predict(model: Trained, bars: Bars, device: str = "cpu") -> tuple[Array, int
     model : Trained
     bars : Bars
     device : str
+    tick : callable, optional
+        Gets the share that is done, 0 to 1, before each chunk of bars, and may raise to stop.
 
     Returns
     -------
@@ -34,7 +38,7 @@ def predict(model: Trained, bars: Bars, device: str = "cpu") -> tuple[Array, int
     positions = torch.arange(window - 1, len(matrix), device=device)
     warmup = features.warmup + window - 1
     probabilities = np.full((len(bars.opens), len(model.description.classes)), np.nan)
-    probabilities[warmup:] = networks.probabilities(model.network.to(device), matrix, positions, window).numpy()
+    probabilities[warmup:] = networks.probabilities(model.network.to(device), matrix, positions, window, tick).numpy()
     if not np.isfinite(probabilities[warmup:]).all():
         raise DataError("The model gives probabilities that are no numbers on these bars.")
     return probabilities, warmup

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
@@ -72,11 +72,16 @@ def blocks(matrix: torch.Tensor, count: int, window: int, whole: int = 1) -> Ite
 
 
 @torch.inference_mode()
-def probabilities(network: nn.Module, matrix: torch.Tensor, positions: torch.Tensor, window: int) -> torch.Tensor:
-    """The probability of each class for each sample, on the CPU as float64; parameters as for `gather`."""
+def probabilities(
+    network: nn.Module, matrix: torch.Tensor, positions: torch.Tensor, window: int, tick: Callable[[float], None] = lambda _share: None
+) -> torch.Tensor:
+    """The probability of each class for each sample, on the CPU as float64; parameters as for `gather`.
+
+    ``tick`` gets the share that is done, 0 to 1, before each block of samples, and may raise to stop.
+    """
     network.eval()
-    parts = [
-        torch.softmax(network(gather(matrix, positions[part], window)).cpu().double(), dim=1)
-        for part in blocks(matrix, len(positions), window)
-    ]
+    parts = []
+    for part in blocks(matrix, len(positions), window):
+        tick(part.start / len(positions))
+        parts.append(torch.softmax(network(gather(matrix, positions[part], window)).cpu().double(), dim=1))
     return torch.cat(parts) if parts else torch.empty((0, len(CLASSES)), dtype=torch.float64)
