@@ -180,7 +180,7 @@ class Client:
         outcomes = self._run(self._async.submit_many(requests))
         return [Job(self, outcome) if isinstance(outcome, AsyncJob) else outcome for outcome in outcomes]
 
-    def train(self, strategy: str, symbol: str | None = None, timeframe: str | None = None, **options: Any) -> Job:
+    def train(self, strategy: str, symbol: str | Sequence[str] | None = None, timeframe: str | None = None, **options: Any) -> Job:
         """Train a model; see `ktrdr_zmq.recipes.training`."""
         return Job(self, self._run(self._async.train(strategy, symbol, timeframe, **options)))
 

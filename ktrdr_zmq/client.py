@@ -356,7 +356,9 @@ class AsyncClient:
 
     # ------------------------------------------------------------ the two built-in jobs
 
-    async def train(self, strategy: str, symbol: str | None = None, timeframe: str | None = None, **options: Any) -> AsyncJob:
+    async def train(
+        self, strategy: str, symbol: str | Sequence[str] | None = None, timeframe: str | None = None, **options: Any
+    ) -> AsyncJob:
         """Train a model; see `ktrdr_zmq.recipes.training` for the options."""
         from ktrdr_zmq.recipes import training
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,8 +34,9 @@ class Bars(NamedTuple):
 
 
 def training(
-    strategy: str, symbol: str | None = None, timeframe: str | None = None, *, start: str | None = None, end: str | None = None,
-    overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, name: str | None = None, **options: Any,
+    strategy: str, symbol: str | Sequence[str] | None = None, timeframe: str | None = None, *, start: str | None = None,
+    end: str | None = None, overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, name: str | None = None,
+    **options: Any,
 ) -> JobRequest:  # fmt: skip
     """A training.
 
@@ -43,8 +44,10 @@ def training(
     ----------
     strategy : str
         A strategy's name, the path of its file, or its YAML text.
-    symbol, timeframe : str, optional
-        What to train on, for example ``EURUSD`` and ``1h``; the strategy's own by default.
+    symbol : str or sequence of str, optional
+        What to train on instead of the strategy's own, for example ``EURUSD``; several make one model of all of them.
+    timeframe : str, optional
+        Whose bars to decide on, for example ``1h``. Of a strategy with several timeframes it must be one.
     start, end : str, optional
         First and last day or moment (ISO 8601; UTC where no offset is given); all bars by default.
     overrides : dict, optional
@@ -61,23 +64,30 @@ def training(
     UsageError
         When the strategy, the symbol or a date is none; every mistake in a strategy at once.
     """
-    from ktrdr_zmq.strategy import find_strategy, parse_strategy
+    from ktrdr_zmq.strategy import find_strategy, parse_strategy, placement
+    from ktrdr_zmq.strategy.timeframes import parse_timeframe
 
     if name is not None and (name == "last" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", name)):
         raise UsageError(
             f"{name!r:.80} cannot name a model: a letter, then letters, digits, dots, dashes and underscores, at most 64, and not last."
         )
     text, source = (strategy, "strategy.yaml") if "\n" in strategy else find_strategy(strategy)
-    parsed = parse_strategy(text, source, dict(overrides or {}))
-    wanted_symbol = symbol or _named_in_file("symbol", parsed.symbol)
-    wanted_timeframe = timeframe or _named_in_file("timeframe", parsed.timeframe)
-    bars = find_bars(wanted_symbol, wanted_timeframe, data_dir)
+    symbols = _symbols(symbol)
+    if timeframe is not None:
+        parse_timeframe(timeframe)
+    values = {**(overrides or {}), **placement(text, source, overrides or {}, symbols, timeframe)}
+    parsed = parse_strategy(text, source, values)
+    _named_in_file("symbol", parsed.symbols)
+    _named_in_file("timeframe", parsed.timeframes)
+    bars = [find_bars(one, parsed.timeframes, data_dir) for one in parsed.symbols]
     first, last = _window(start, end)
     body = {
-        "schema": 1, "strategy": text, "strategy_name": parsed.name, "symbol": wanted_symbol, "timeframe": wanted_timeframe,
-        "start": first, "end": last, "overrides": dict(overrides or {}), "data": bars.origin,
+        "schema": 1, "strategy": text, "strategy_name": parsed.name, "symbols": list(parsed.symbols), "timeframe": parsed.base,
+        "timeframes": list(parsed.timeframes), "start": first, "end": last, "overrides": values, "data": [found.origin for found in bars],
     }  # fmt: skip
-    return JobRequest(kind="training", body=body, inputs={"data": bars.path}, name=name or parsed.name, **options)
+    names = ["data", *(f"data.{one}" for one in parsed.symbols[1:])]
+    inputs = {key: found.path for key, found in zip(names, bars, strict=True)}
+    return JobRequest(kind="training", body=body, inputs=inputs, name=name or parsed.name, **options)
 
 
 def backtesting(
@@ -93,8 +103,10 @@ def backtesting(
         The training that made it.
     trained : dict
         The training's result.
-    symbol, timeframe : str, optional
-        What to test on; what the model was trained on by default.
+    symbol : str, optional
+        What to test on; the first that the model was trained on by default.
+    timeframe : str, optional
+        Only for a check: the model reads bars of the timeframe that it was trained on.
     start, end : str, optional
         First and last day or moment (ISO 8601; UTC where no offset is given); by default what the model never saw.
     capital : float
@@ -123,14 +135,16 @@ def backtesting(
             unit = "" if what == "capital" else " basis points"
             raise UsageError(f"The {what} must be between {low:g} and {high:g}{unit}, not {number:g}.")
     check_overrides(overrides or {})
-    wanted_symbol, wanted_timeframe = symbol or str(trained["symbol"]), timeframe or str(trained["timeframe"])
-    if wanted_timeframe != trained["timeframe"]:
-        raise UsageError(f"The model reads bars of {trained['timeframe']}, not of {wanted_timeframe}: train one for that timeframe.")
-    bars = find_bars(wanted_symbol, wanted_timeframe, data_dir)
+    if timeframe is not None and timeframe != trained["timeframe"]:
+        raise UsageError(f"The model decides on bars of {trained['timeframe']}, not of {timeframe}: train one for that timeframe.")
+    if symbol is not None and len(_symbols(symbol)) > 1:
+        raise UsageError(f"A backtest is of one symbol, not of {symbol}.", hint="Submit one for each.")
+    wanted = symbol or str(trained["symbols"][0])
+    bars = find_bars(wanted, trained["timeframes"], data_dir)
     first, last = _window(start, end)
     body = {
-        "schema": 1, "symbol": wanted_symbol, "timeframe": wanted_timeframe, "start": first, "end": last, "capital": float(capital),
-        "commission_bps": commission_bps, "slippage_bps": slippage_bps, "overrides": dict(overrides or {}), "data": bars.origin,
+        "schema": 1, "symbol": wanted, "timeframe": trained["timeframe"], "start": first, "end": last, "capital": float(capital),
+        "commission_bps": commission_bps, "slippage_bps": slippage_bps, "overrides": dict(overrides or {}), "data": [bars.origin],
     }  # fmt: skip
     inputs = {"data": bars.path, "model": bundle}
     return JobRequest(kind="backtesting", body=body, inputs=inputs, name=name or model.name, **options)
@@ -185,8 +199,8 @@ async def _named(client: AsyncClient, model: str) -> JobInfo:
     return found[-int(version)] if version else found[0]
 
 
-def find_bars(symbol: str, timeframe: str, data_dir: str | Path | None) -> Bars:
-    """The file to take bars from: one's own before the built-in ones, the coarsest from which the timeframe can be made.
+def find_bars(symbol: str, timeframes: Sequence[str], data_dir: str | Path | None) -> Bars:
+    """The file to take bars from: one's own before the built-in ones, the coarsest from which all the timeframes can be made.
 
     Raises
     ------
@@ -196,36 +210,54 @@ def find_bars(symbol: str, timeframe: str, data_dir: str | Path | None) -> Bars:
     from ktrdr_zmq.samples import find_sample, list_samples
     from ktrdr_zmq.strategy.timeframes import MINUTES, can_derive, parse_timeframe
 
-    parse_timeframe(timeframe)
-    if not re.fullmatch(SYMBOL, symbol):
-        raise UsageError(f"{symbol!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32.")
+    for timeframe in timeframes:
+        parse_timeframe(timeframe)
+    _symbols(symbol)
     if data_dir is not None:
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
             raise UsageError(f"The data folder {folder} does not exist.")
         for coarse in sorted(MINUTES, key=MINUTES.__getitem__, reverse=True):
             path = folder / f"{symbol}_{coarse}.csv"
-            if can_derive(coarse, timeframe) and path.is_file():
+            if all(can_derive(coarse, timeframe) for timeframe in timeframes) and path.is_file():
                 if path.stat().st_size > LARGEST_FILE:
                     raise UsageError(f"{path} is larger than {LARGEST_FILE:,} octets.")
                 return Bars(path, {"symbol": symbol, "timeframe": coarse, "filename": path.name, "origin": "data-dir"})
-    sample = find_sample(symbol, timeframe)
+    sample = find_sample(symbol, *timeframes)
     if sample is not None:
         return Bars(
             sample.path, {"symbol": sample.symbol, "timeframe": sample.timeframe, "filename": sample.path.name, "origin": "built-in"}
         )
     there = ", ".join(f"{sample.symbol} {sample.timeframe}" for sample in list_samples())
     where = f"in {data_dir} or " if data_dir is not None else ""
+    wanted, shortest = " and ".join(timeframes), min(timeframes, key=MINUTES.__getitem__)
     raise UsageError(
-        f"There are no bars for {symbol} from which {timeframe} can be made {where}among the built-in ones ({there}).",
-        hint=f"Put {symbol}_{timeframe}.csv into a folder and name it with --data-dir.",
+        f"There are no bars for {symbol} from which {wanted} can be made {where}among the built-in ones ({there}).",
+        hint=f"Put {symbol}_{shortest}.csv into a folder and name it with --data-dir.",
     )
 
 
-def _named_in_file(what: str, value: str | None) -> str:
-    if value is None:
+def _symbols(given: str | Sequence[str] | None) -> list[str]:
+    """The symbols that a command names; a text may name several, with commas.
+
+    Raises
+    ------
+    UsageError
+        When one is no symbol, or is there twice.
+    """
+    words = [given] if isinstance(given, str) else list(given or ())
+    found = [part.strip() for word in words for part in word.split(",")]
+    for index, symbol in enumerate(found):
+        if not re.fullmatch(SYMBOL, symbol):
+            raise UsageError(f"{symbol!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32.")
+        if symbol in found[:index]:
+            raise UsageError(f"The symbol {symbol} is named twice.")
+    return found
+
+
+def _named_in_file(what: str, names: Sequence[str]) -> None:
+    if not names:
         raise UsageError(f"The strategy names no {what}; say which.", hint=f"Use --{what}.")
-    return value
 
 
 def _window(start: str | None, end: str | None) -> tuple[str | None, str | None]:

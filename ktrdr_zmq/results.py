@@ -219,8 +219,8 @@ class BacktestMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True):
 class DataUsed(msgspec.Struct, frozen=True, kw_only=True):
     """The bars a job worked on.
 
-    ``bars`` counts the bars of the job's own timeframe between ``first`` and ``last`` (opens, ISO 8601, UTC); ``warmup_bars`` of
-    them only fed the indicators. ``digest`` is the SHA-256 of the file as submitted.
+    ``timeframe`` is the one that is decided on, ``bars`` counts its bars between ``first`` and ``last`` (opens, ISO 8601, UTC);
+    ``warmup_bars`` of them only fed the indicators. ``digest`` is the SHA-256 of the file as submitted.
     """
 
     symbol: str
@@ -242,7 +242,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     ``first`` and ``last`` are the opens of the first and last bar whose label was used, ``label_end`` that of the last bar any of
     those labels looks at. ``purged`` bars at the end of the part were left out, because their labels reach into the next part or
     its embargo; ``skipped`` ones at its beginning, because what the network reads for them would begin before the part.
-    ``class_counts`` is in the order of ``classes``.
+    ``class_counts`` is in the order of ``classes``; ``by_symbol`` counts the samples of each symbol.
     """
 
     samples: int
@@ -252,6 +252,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     last: str
     label_end: str
     class_counts: list[int]
+    by_symbol: dict[str, int]
 
 
 class EpochHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +317,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingResult(Document, frozen=True, kw_only=True):
     """What a training returns. The model itself is the artifact ``model`` with the digest ``model_digest``.
 
+    ``timeframe`` is the one of ``timeframes`` that is decided on; ``data`` is in the order of ``symbols``.
     ``baseline`` scores, on the test part, the rule "always the most frequent class of the training part" (its log-loss uses the class
     frequencies of the training part). ``gap`` is balanced accuracy on validation less that on test.
     ``conventions`` states in words and numbers how the figures came about. ``fingerprint`` names the software and processor: only
@@ -326,10 +328,11 @@ class TrainingResult(Document, frozen=True, kw_only=True):
     KIND: ClassVar[str] = "training"
 
     strategy_name: str
-    symbol: str
+    symbols: list[str]
     timeframe: str
+    timeframes: list[str]
     overrides: dict[str, Any]
-    data: DataUsed
+    data: list[DataUsed]
     classes: list[str]
     feature_ids: list[str]
     train_part: Part
@@ -386,6 +389,7 @@ class BacktestResult(Document, frozen=True, kw_only=True):
     strategy_name: str
     symbol: str
     timeframe: str
+    timeframes: list[str]
     overrides: dict[str, Any]
     data: DataUsed
     window: Window

@@ -50,6 +50,8 @@ def backtest() -> None:
 @click.option("--slippage-bps", type=click.FloatRange(min=0), metavar="BPS", help="Slippage for each leg, in basis points.")
 @click.option("--commission", type=click.FloatRange(min=0), metavar="FRACTION", help="The same as a fraction: 0.001 is 10 basis points.")
 @click.option("--slippage", type=click.FloatRange(min=0), metavar="FRACTION", help="The same as a fraction: 0.001 is 10 basis points.")
+@click.option("--symbol", metavar="SYMBOL", help="What to trade; the first symbol of the model by default.")
+@click.option("--timeframe", metavar="T", help="Only for a check: the timeframe that the model must decide on.")
 @with_options(DATA_OPTIONS, OPTIONS)
 @click.option("--strategy", metavar="NAME", help="Only for a check: the strategy that the model must have been trained with.")
 def run(

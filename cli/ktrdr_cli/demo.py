@@ -94,7 +94,7 @@ def training_entry(ended: Ended) -> dict[str, Any]:
     result = ended.result
     return {
         "job_id": ended.info.id, "worker": ended.info.worker_id, "device": result["device"], "tag": ended.info.tag,
-        "symbol": result["symbol"], "timeframe": result["timeframe"], "epochs": result["epochs_run"], "best_epoch": result["best_epoch"],
+        "symbols": result["symbols"], "timeframe": result["timeframe"], "epochs": result["epochs_run"], "best_epoch": result["best_epoch"],
         "duration_s": result["duration_s"], "test": result["test"], "baseline": result["baseline"], "model_digest": result["model_digest"],
     }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -44,9 +45,16 @@ def models() -> None:
 
 @models.command("train")
 @click.option("--strategy", required=True, metavar="NAME|FILE", help="The strategy: a name, or the path of its YAML file.")
+@click.option(
+    "--symbol",
+    metavar="SYMBOL",
+    multiple=True,
+    help="What to train on instead of the strategy's own, for example EURUSD; several, repeated or with commas, make one model.",
+)
+@click.option("--timeframe", metavar="T", help="Whose bars to decide on, for example 1h or 1d; of several timeframes it must be one.")
 @with_options(DATA_OPTIONS, OPTIONS)
 def train(
-    strategy: str, symbol: str | None, timeframe: str | None, start: str | None, end: str | None, set_: tuple[str, ...],
+    strategy: str, symbol: tuple[str, ...], timeframe: str | None, start: str | None, end: str | None, set_: tuple[str, ...],
     data_dir: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Train a model on a worker, a GPU first, and show how good it is on bars that it never saw.
@@ -105,6 +113,11 @@ async def trained(client: AsyncClient, info: JobInfo) -> dict[str, Any] | None:
         return None
 
 
+def traded(result: Mapping[str, Any]) -> str:
+    """What a model was trained on, in a few words."""
+    return f"{','.join(result['symbols'])} {result['timeframe']}"
+
+
 def versions(infos: list[JobInfo]) -> dict[str, int]:
     """The N of NAME@N by job id, from trainings with the newest first."""
     count: dict[str, int] = {}
@@ -136,12 +149,13 @@ def list_(name: str, limit: int) -> None:
     for info, result in zip(infos, results, strict=True):
         model = f"{info.name}@{numbers[info.id]}"
         test, baseline = (result or {}).get("test", {}), (result or {}).get("baseline", {})
-        data = f"{result['symbol']} {result['timeframe']}" if result else DASH
+        data = traded(result) if result else DASH
         balanced = [figure(part.get("balanced_accuracy"), "fraction") for part in (test, baseline)]
         rows.append([model, info.id[:8], data, *balanced, info.worker_id, ago(info.finished)])
         documents.append({
             "model": model, "job_id": info.id, "name": info.name, "version": numbers[info.id], "worker_id": info.worker_id,
-            "finished": info.finished, "symbol": result["symbol"] if result else None, "timeframe": result["timeframe"] if result else None,
+            "finished": info.finished, "symbols": result["symbols"] if result else None,
+            "timeframe": result["timeframe"] if result else None,
             "test": test or None, "baseline": baseline or None, "model_digest": result["model_digest"] if result else None,
         })  # fmt: skip
     empty = "There is no trained model. Train one with: ktrdr models train --strategy neuro_mean_reversion"
@@ -188,7 +202,7 @@ def compare(models: tuple[str, ...]) -> None:
     tests = [result["test"] for _, result in found]
     rows = [
         ["job", *(info.id[:8] for info, _ in found)],
-        ["data", *(f"{result['symbol']} {result['timeframe']}" for _, result in found)],
+        ["data", *(traded(result) for _, result in found)],
         ["test part", *(f"{result['test_part']['first'][:10]} on" for _, result in found)],
     ]
     for name, metric in CLASSIFICATION_METRICS.items():
@@ -196,7 +210,7 @@ def compare(models: tuple[str, ...]) -> None:
         best = max(known) if len(known) > 1 else None
         marks = ["*" if best is not None and test[name] is not None and test[name] * metric.better == best else " " for test in tests]
         rows.append([label(name), *(figure(test[name], metric.unit) + mark for test, mark in zip(tests, marks, strict=True))])
-    parts = {(result["symbol"], result["timeframe"], result["test_part"]["first"]) for _, result in found}
+    parts = {(traded(result), result["test_part"]["first"]) for _, result in found}
     note = "Note: their test parts differ, so the figures cannot be compared directly." if len(parts) > 1 else ""
     columns = [Column("METRIC", whole=True), *(Column(info.name or info.id[:8], right=True) for info, _ in found)]
     documents = [{"job_id": info.id, "name": info.name, "test_part": r["test_part"], "test": r["test"]} for info, r in found]

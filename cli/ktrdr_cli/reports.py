@@ -56,11 +56,12 @@ def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> li
 def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False) -> list[Block]:
     """What a training found: test figures beside those of always saying the most frequent class."""
     stopped = ", stopped early" if result.stopped_early else ""
-    data = result.data
+    data = [f"{one.symbol} {one.timeframe}, {one.bars:,} bars, {day(one.first)} to {day(one.last)} ({one.origin})" for one in result.data]
     rows = [
         ("job", info.id),
         ("worker", where_it_ran(info, result.device)),
-        ("data", f"{result.symbol} {result.timeframe}, {data.bars:,} bars, {day(data.first)} to {day(data.last)} ({data.origin})"),
+        ("data", "\n".join(data)),
+        *context(result),
         ("epochs", f"{result.epochs_run}, best {result.best_epoch}{stopped}; {seconds(result.duration_s)}"),
         ("test part", f"{result.test_part.samples:,} samples, {day(result.test_part.first)} to {day(result.test_part.last)}"),
         ("model", result.model_digest[:16] if not full else result.model_digest),
@@ -72,7 +73,7 @@ def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False
             ("features", "\n".join(result.feature_ids)),
             ("overrides", as_text(result.overrides)),
             ("config digest", result.config_digest),
-            ("data digest", data.digest),
+            ("data digest", "\n".join(one.digest for one in result.data)),
             ("result digest", result.digest),
             ("software", as_text(result.fingerprint)),
         ]
@@ -84,6 +85,12 @@ def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False
     if full:
         blocks.append(parts_table(result))
     return blocks + warnings(result.warnings)
+
+
+def context(result: TrainingResult | BacktestResult) -> list[tuple[str, str]]:
+    """The timeframes that are read beside the one that is decided on."""
+    others = [timeframe for timeframe in result.timeframes if timeframe != result.timeframe]
+    return [("reads also", f"bars of {', '.join(others)}")] if others else []
 
 
 def metric_table(parts: Mapping[str, ClassificationMetrics], title: str) -> Table:
@@ -127,6 +134,7 @@ def backtest_report(result: BacktestResult, info: JobInfo, *, full: bool = False
         ("worker", where_it_ran(info, result.device)),
         ("model", f"{info.name or result.strategy_name} ({result.model_digest[:16]})"),
         ("window", f"{day(window.first)} to {day(window.last)}, {window.bars:,} bars of {result.symbol} {result.timeframe}: {chosen}"),
+        *context(result),
         (
             "money",
             f"{result.capital:,.0f} at the start; {result.commission_bps:g} bps commission, {result.slippage_bps:g} bps slippage a leg",

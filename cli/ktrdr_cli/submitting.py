@@ -76,8 +76,6 @@ OPTIONS: tuple[Callable[[F], F], ...] = (
 )  # fmt: skip
 
 DATA_OPTIONS: tuple[Callable[[F], F], ...] = (
-    click.option("--symbol", metavar="SYMBOL", help="What to trade, for example EURUSD."),
-    click.option("--timeframe", metavar="T", help="Length of a bar, for example 1h or 1d."),
     click.option("--start", metavar="DATE", help="First day, for example 2017-06-30."),
     click.option("--end", metavar="DATE", help="Last day."),
     click.option("--set", "set_", metavar="KEY=VALUE", multiple=True, help="Set a value of the strategy, for example training.epochs=5."),

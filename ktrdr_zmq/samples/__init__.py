@@ -40,6 +40,8 @@ def list_samples() -> list[Sample]:
     return list(SAMPLES)
 
 
-def find_sample(symbol: str, timeframe: str) -> Sample | None:
-    """The sample from which bars of a symbol and timeframe can be made; None if there is none."""
-    return next((sample for sample in SAMPLES if sample.symbol == symbol and can_derive(sample.timeframe, timeframe)), None)
+def find_sample(symbol: str, *timeframes: str) -> Sample | None:
+    """The sample from which bars of a symbol can be made in all these timeframes; None if there is none."""
+    return next(
+        (sample for sample in SAMPLES if sample.symbol == symbol and all(can_derive(sample.timeframe, one) for one in timeframes)), None
+    )

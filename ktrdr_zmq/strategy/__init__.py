@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ktrdr_zmq.strategy.library import StrategyInfo, find_strategy, list_strategies
     from ktrdr_zmq.strategy.parsing import check_overrides, parse_strategy
+    from ktrdr_zmq.strategy.placement import placement
     from ktrdr_zmq.strategy.problems import Problem, StrategyInvalid
     from ktrdr_zmq.strategy.schema import Strategy
 
 _HOME = {
     "library": ("StrategyInfo", "find_strategy", "list_strategies"),
     "parsing": ("check_overrides", "parse_strategy"),
+    "placement": ("placement",),
     "problems": ("Problem", "StrategyInvalid"),
     "schema": ("Strategy",),
 }
@@ -32,6 +34,7 @@ __all__ = [
     "find_strategy",
     "list_strategies",
     "parse_strategy",
+    "placement",
 ]
 
 

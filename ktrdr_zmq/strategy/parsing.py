@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ktrdr_zmq.strategy import schema
 from ktrdr_zmq.strategy.catalogue import CATALOGUE, SOURCES, Parameter
 from ktrdr_zmq.strategy.document import Document, Path, dotted
+from ktrdr_zmq.strategy.inputs import InputReader, Uses
 from ktrdr_zmq.strategy.problems import Problem, StrategyInvalid, did_you_mean
-from ktrdr_zmq.strategy.schema import FuzzySet, IndicatorUse, Membership, RawFeature, Reference, Strategy
+from ktrdr_zmq.strategy.schema import FuzzySet, IndicatorUse, Membership, Reference, Strategy
 from ktrdr_zmq.strategy.shapes import CORNERS, SHAPES, what_is_wrong
-from ktrdr_zmq.strategy.timeframes import MINUTES
+from ktrdr_zmq.strategy.words import in_words
 
 SECTIONS: Final[Mapping[str, type[schema.Section]]] = {
     "training_data": schema.TrainingData,
@@ -103,6 +104,7 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._tree = document.tree
+        self._broken: set[str] = set()
         self.problems: list[Problem] = []
 
     def _problem(self, path: Path, message: str) -> None:
@@ -115,12 +117,14 @@ class _Reader:
                 self._problem((key,), f"unknown section{did_you_mean(key, TOP)}")
         name = self._head()
         sections = {key: self.section(key, kind) for key, kind in SECTIONS.items()}
-        self._timeframe(sections["training_data"])
         indicators = self._indicators()
         fuzzy_sets = self._fuzzy_sets(indicators)
-        inputs = self._inputs(indicators, fuzzy_sets, sections["training_data"])
+        data: Any = sections["training_data"]
+        uses = Uses(indicators, fuzzy_sets, self._reference)
+        reader = InputReader(self._problem, uses, None if "training_data" in self._broken else data)
+        inputs = reader.read(self._tree)
         if not self.problems:
-            self._unused(indicators, fuzzy_sets, inputs)
+            reader.check_use(inputs)
         if self.problems:
             return None
         plain = {
@@ -130,17 +134,13 @@ class _Reader:
                 key: {"indicator": item.indicator.text, **{label: [m.shape, *m.parameters] for label, m in item.labels.items()}}
                 for key, item in fuzzy_sets.items()
             },
-            "nn_inputs": [
-                {"fuzzy_set": item.id}
-                if isinstance(item, FuzzySet)
-                else {"raw_indicator": item.indicator.text, "normalization": item.normalization}
-                for item in inputs
-            ],
+            "nn_inputs": [item.plain() for item in inputs],
             **{key: section.model_dump(mode="json") for key, section in sections.items()},
         }  # fmt: skip
         made: Any = sections
+        features = tuple(feature for item in inputs for feature in item.features()) if made["training_data"].timeframes else ()
         return Strategy(
-            name, str(self._tree.get("description") or ""), made["training_data"], indicators, fuzzy_sets, tuple(inputs), made["model"],
+            name, str(self._tree.get("description") or ""), made["training_data"], indicators, fuzzy_sets, features, made["model"],
             made["decisions"], made["risk"], made["training"], plain,
         )  # fmt: skip
 
@@ -168,14 +168,10 @@ class _Reader:
             return kind.model_validate({} if given is _MISSING else given)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                path: Path = (key, *detail["loc"])
-                self._problem(path, _words(detail, kind, detail["loc"]))
+                path: Path = (key, *detail["loc"], *((detail["ctx"]["key"],) if detail["type"] == "wrong_key" else ()))
+                self._problem(path, in_words(detail, kind, detail["loc"]))
+            self._broken.add(key)
             return kind.model_construct()
-
-    def _timeframe(self, data: Any) -> None:
-        given = getattr(getattr(data, "timeframes", None), "timeframe", None)
-        if given is not None and given not in MINUTES:
-            self._problem(("training_data", "timeframes", "timeframe"), f"there is no timeframe {given!r}; known: {', '.join(MINUTES)}")
 
     # ------------------------------------------------------------ indicators
 
@@ -314,138 +310,7 @@ class _Reader:
             return None
         return Membership(shape, tuple(float(n) for n in numbers))
 
-    # ------------------------------------------------------------ inputs
-
-    def _inputs(self, indicators: dict[str, IndicatorUse], fuzzy_sets: dict[str, FuzzySet], data: Any) -> list[FuzzySet | RawFeature]:
-        given = self._tree.get("nn_inputs", _MISSING)
-        if given is _MISSING or not isinstance(given, list) or not given:
-            what = "is missing" if given is _MISSING else "must be a list with at least one input"
-            self._problem(("nn_inputs",), f"{what}, for example - {{fuzzy_set: NAME, timeframes: all}}")
-            return []
-        found: list[FuzzySet | RawFeature] = []
-        seen: dict[tuple[str, str], int] = {}
-        for index, entry in enumerate(given):
-            path: Path = ("nn_inputs", index)
-            if not isinstance(entry, dict) or ("fuzzy_set" in entry) == ("raw_indicator" in entry):
-                self._problem(path, "must hold either fuzzy_set: or raw_indicator:")
-                continue
-            kind: type[schema.Section] = schema.FuzzyInput if "fuzzy_set" in entry else schema.RawInput
-            try:
-                parsed: Any = kind.model_validate(entry)
-            except ValidationError as error:
-                for detail in error.errors(include_url=False):
-                    self._problem((*path, *detail["loc"][:1]), _words(detail, kind, detail["loc"]))
-                continue
-            self._where(parsed.timeframes, data, (*path, "timeframes"))
-            item = self._input(parsed, indicators, fuzzy_sets, path)
-            if item is None:
-                continue
-            key = ("fuzzy set", item.id) if isinstance(item, FuzzySet) else (item.indicator.indicator, item.indicator.output)
-            if key in seen:
-                self._problem(path, f"is the same input as nn_inputs[{seen[key]}]")
-            seen[key] = index
-            found.append(item)
-        self._names(found)
-        return found
-
-    def _names(self, inputs: list[FuzzySet | RawFeature]) -> None:
-        """Features are told apart by their names."""
-        names = [f"{item.id}_{label}" for item in inputs if isinstance(item, FuzzySet) for label in item.labels]
-        names += [item.indicator.text for item in inputs if isinstance(item, RawFeature)]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            self._problem(("nn_inputs",), f"two features would have the name {name}; rename a fuzzy set or a label")
-
-    def _unused(self, indicators: dict[str, IndicatorUse], fuzzy_sets: dict[str, FuzzySet], inputs: list[FuzzySet | RawFeature]) -> None:
-        """What nothing reads has no effect."""
-        used = {item.id for item in inputs if isinstance(item, FuzzySet)}
-        for name in fuzzy_sets:
-            if name not in used:
-                self._problem(("fuzzy_sets", name), "is not used: no entry of nn_inputs names it")
-        read = {item.indicator.indicator for item in inputs} | {item.indicator.indicator for item in fuzzy_sets.values()}
-        for name in indicators:
-            if name not in read:
-                self._problem(("indicators", name), "is not used: no fuzzy set and no entry of nn_inputs names it")
-
-    def _input(
-        self, parsed: Any, indicators: dict[str, IndicatorUse], fuzzy_sets: dict[str, FuzzySet], path: Path
-    ) -> FuzzySet | RawFeature | None:
-        if isinstance(parsed, schema.RawInput):
-            reference = self._reference(parsed.raw_indicator, indicators, (*path, "raw_indicator"))
-            return RawFeature(reference, parsed.normalization) if reference is not None else None
-        if parsed.fuzzy_set in fuzzy_sets:
-            return fuzzy_sets[parsed.fuzzy_set]
-        given = self._tree.get("fuzzy_sets", {})
-        if isinstance(given, dict) and parsed.fuzzy_set not in given:
-            self._problem((*path, "fuzzy_set"), f"there is no fuzzy set {parsed.fuzzy_set!r}{did_you_mean(parsed.fuzzy_set, fuzzy_sets)}")
-        return None
-
-    def _where(self, timeframes: Any, data: Any, path: Path) -> None:
-        """An input may only be computed on the one timeframe that the strategy has."""
-        own = getattr(getattr(data, "timeframes", None), "timeframe", None)
-        if isinstance(timeframes, list) and timeframes != [own]:
-            self._problem(
-                path, f"must be all or [{own}]: a strategy has one timeframe" if own else "must be all: the file names no timeframe"
-            )
-
 
 def _is_number(value: Any) -> bool:
     """A number that can be computed with: not true or false, not infinite, not of hundreds of digits."""
     return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < LARGEST_NUMBER
-
-
-# ---------------------------------------------------------------- pydantic's words and ours
-
-
-def _words(detail: Any, kind: type[BaseModel], loc: tuple[str | int, ...]) -> str:  # noqa: PLR0911  # a table of texts
-    """What pydantic found, in words for people."""
-    context = detail.get("ctx", {})
-    given = detail.get("input")
-    match detail["type"]:
-        case "extra_forbidden":
-            return f"unknown key{did_you_mean(str(loc[-1]), _keys(kind, loc[:-1]))}"
-        case "missing":
-            return "is missing"
-        case "literal_error":
-            return f"must be {context['expected']}, not {given!r:.60}"
-        case "value_error":
-            return str(context.get("error", detail["msg"]))
-        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            word = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below", "less_than_equal": "at most"}[
-                detail["type"]
-            ]
-            limit = next(iter(context.values()))
-            return f"must be {word} {limit:g}, not {str(given)[:20]}"
-        case "int_type" | "int_from_float":
-            return f"must be a whole number, not {given!r:.60}"
-        case "float_type" | "finite_number":
-            return f"must be a number, not {given!r:.60}"
-        case "bool_type":
-            return f"must be true or false, not {given!r:.60}"
-        case "string_type":
-            return f"must be text, not {given!r:.60}"
-        case "list_type":
-            return f"must be a list, not {given!r:.60}"
-        case "model_type" | "dict_type":
-            return "must hold keys"
-        case "too_short":
-            return "must not be empty"
-    message = str(detail["msg"])
-    return message[:1].lower() + message[1:]
-
-
-def _keys(kind: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that a section knows."""
-    current: Any = kind
-    for part in loc:
-        field = current.model_fields.get(part) if isinstance(part, str) else None
-        if field is None:
-            return []
-        options = [
-            option
-            for option in (field.annotation, *get_args(field.annotation))
-            if isinstance(option, type) and issubclass(option, BaseModel)
-        ]
-        if not options:
-            return []
-        current = options[0]
-    return list(current.model_fields)

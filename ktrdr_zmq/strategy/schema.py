@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ktrdr_zmq.strategy.catalogue import CATALOGUE
+from ktrdr_zmq.strategy.timeframes import MINUTES
 
 GRAMMAR: Final = "3.0"
 CLASSES: Final = ("SELL", "HOLD", "BUY")
 """The classes of a classification, in the order of the network's outputs."""
 
+MOST_SYMBOLS: Final = 64
+SymbolName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._^=-]+$")]
+
+
+def _known(timeframe: str) -> str:
+    if timeframe not in MINUTES:
+        raise ValueError(f"there is no timeframe {timeframe!r:.40}; known: {', '.join(MINUTES)}")
+    return timeframe
+
+
+TimeframeName = Annotated[str, AfterValidator(_known)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+def wrong(key: str, text: str) -> PydanticCustomError:
+    """What is wrong with one key of a section, found by looking at several."""
+    return PydanticCustomError("wrong_key", "{text}", {"key": key, "text": text})
 
 
 class Section(BaseModel):
@@ -24,27 +42,84 @@ class Section(BaseModel):
 
 
 class Symbols(Section):
-    """Which symbol."""
+    """Which symbols."""
 
-    mode: Literal["single"] = Field("single", description="One symbol a model.")
-    symbol: str = Field(
-        min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._^=-]+$", description="What to train on if the command names none."
+    mode: Literal["single", "multi_symbol"] = Field(
+        "single", description="`single`: the `symbol`; `multi_symbol`: one model for all of `list`."
     )
+    symbol: SymbolName | None = Field(None, description="What to train on if the command names none.")
+    list: Sequence[SymbolName] | None = Field(
+        None, min_length=1, max_length=MOST_SYMBOLS, description="Symbols whose samples are learned from together."
+    )
+
+    @model_validator(mode="after")
+    def _effective(self) -> Symbols:
+        _either(self, {"single": ("symbol",), "multi_symbol": ("list",)})
+        _distinct("list", self.list or ())
+        return self
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The symbols, in the order of the file."""
+        return tuple(self.list or (self.symbol or "",))
 
 
 class Timeframes(Section):
-    """Which timeframe."""
+    """Which timeframes."""
 
-    mode: Literal["single"] = Field("single", description="One timeframe a model.")
-    timeframe: str = Field(description="Bars to train on if the command names none: 1m 5m 15m 30m 1h 4h 1d 1w.")
+    mode: Literal["single", "multi_timeframe"] = Field(
+        "single", description="`single`: `timeframe`; `multi_timeframe`: inputs may be computed on each of `list`."
+    )
+    timeframe: TimeframeName | None = Field(None, description="Bars to train on if the command names none: 1m 5m 15m 30m 1h 4h 1d 1w.")
+    list: Sequence[TimeframeName] | None = Field(None, min_length=1, description="What `timeframes: all` of an input means, in this order.")
+    base_timeframe: TimeframeName | None = Field(
+        None, description="Whose bars are decided on, labelled and traded: one of `list`; the shortest of them by default."
+    )
+
+    @model_validator(mode="after")
+    def _effective(self) -> Timeframes:
+        _either(self, {"single": ("timeframe",), "multi_timeframe": ("list", "base_timeframe")})
+        _distinct("list", self.list or ())
+        if self.base not in self.all:
+            raise wrong("base_timeframe", f"must be one of list ({', '.join(self.all)}), not {self.base!r}")
+        return self
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The timeframes, in the order of the file."""
+        return tuple(self.list or (self.timeframe or "",))
+
+    @property
+    def base(self) -> str:
+        """The timeframe that is decided on."""
+        return self.base_timeframe or min(self.all, key=MINUTES.__getitem__)
+
+
+def _either(section: Section, keys: Mapping[str, tuple[str, ...]]) -> None:
+    """Of the keys of the modes only those of the section's own mode have an effect; the first of them must be there."""
+    mode = str(section.mode)  # type: ignore[attr-defined]  # the two sections have it
+    for other, names in keys.items():
+        for name in names:
+            if other != mode and getattr(section, name) is not None:
+                raise wrong(name, f"has no effect with mode: {mode}; it needs mode: {other}")
+    if getattr(section, keys[mode][0]) is None:
+        raise wrong(keys[mode][0], f"is missing: mode: {mode} needs it")
+
+
+def _distinct(key: str, names: Sequence[str]) -> None:
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise wrong(key, f"names {twice!r} twice")
 
 
 class TrainingData(Section):
     """Which bars, where the command does not say."""
 
-    symbols: Symbols | None = Field(None, description="The default symbol.")
-    timeframes: Timeframes | None = Field(None, description="The default timeframe.")
-    history_required: int = Field(0, ge=0, le=1_000_000, description="Bars that must lie before the first one used; fewer is an error.")
+    symbols: Symbols | None = Field(None, description="Which symbols.")
+    timeframes: Timeframes | None = Field(None, description="Which timeframes.")
+    history_required: int = Field(
+        0, ge=0, le=1_000_000, description="Bars (of the base timeframe, of each symbol) before the first one used; fewer is an error."
+    )
 
 
 class Architecture(Section):
@@ -165,18 +240,21 @@ class Training(Section):
     seed: int = Field(42, ge=0, le=2**31 - 1, description="Of everything random: weights, order, dropout.")
 
 
+_WHERE: Final = "Timeframes to compute it on: `all` of the strategy's, or a list of some of them."
+
+
 class FuzzyInput(Section):
     """All degrees of one fuzzy set, as features."""
 
     fuzzy_set: str = Field(description="A key of fuzzy_sets.")
-    timeframes: Literal["all"] | list[str] = Field("all", description="Where to compute it: all, or a list with the strategy's timeframe.")
+    timeframes: Literal["all"] | list[str] = Field("all", description=_WHERE)
 
 
 class RawInput(Section):
     """An indicator itself, as a feature."""
 
     raw_indicator: str = Field(description="A key of indicators, with .output where it has several.")
-    timeframes: Literal["all"] | list[str] = Field("all", description="Where to compute it: all, or a list with the strategy's timeframe.")
+    timeframes: Literal["all"] | list[str] = Field("all", description=_WHERE)
     normalization: Literal["minmax", "zscore"] = Field(
         description="Scaling, fitted on the training part: to 0 and 1, or to mean 0 and deviation 1."
     )
@@ -219,11 +297,27 @@ class FuzzySet(NamedTuple):
     labels: dict[str, Membership]
 
 
-class RawFeature(NamedTuple):
-    """An indicator's output as a feature."""
+class Feature(NamedTuple):
+    """A column of what the network reads.
 
+    Attributes
+    ----------
+    id : str
+        ``{timeframe}_{fuzzy_set}_{label}`` or ``{timeframe}_{indicator}``.
+    timeframe : str
+        On whose bars it is computed.
+    indicator : Reference
+    membership : Membership or None
+        What makes a degree of the indicator's value.
+    normalization : str or None
+        How the value itself is scaled, where there is no membership.
+    """
+
+    id: str
+    timeframe: str
     indicator: Reference
-    normalization: str
+    membership: Membership | None
+    normalization: str | None
 
 
 class Strategy(NamedTuple):
@@ -231,8 +325,8 @@ class Strategy(NamedTuple):
 
     Attributes
     ----------
-    inputs : tuple of FuzzySet or RawFeature
-        What becomes features, in the order of the file.
+    features : tuple of Feature
+        What the network reads, in the order nn_inputs, timeframes, labels; empty where no timeframe is known yet.
     plain : dict
         The whole as plain values, overrides applied and defaults filled in: what a digest is taken of.
     """
@@ -242,7 +336,7 @@ class Strategy(NamedTuple):
     data: TrainingData
     indicators: dict[str, IndicatorUse]
     fuzzy_sets: dict[str, FuzzySet]
-    inputs: tuple[FuzzySet | RawFeature, ...]
+    features: tuple[Feature, ...]
     model: Model
     decisions: Decisions
     risk: Risk
@@ -250,28 +344,26 @@ class Strategy(NamedTuple):
     plain: dict[str, Any]
 
     @property
-    def symbol(self) -> str | None:
-        """The symbol that the file names."""
-        return self.data.symbols.symbol if self.data.symbols else None
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that it is for; none if neither file nor command name one."""
+        return self.data.symbols.all if self.data.symbols else ()
 
     @property
-    def timeframe(self) -> str | None:
-        """The timeframe that the file names."""
-        return self.data.timeframes.timeframe if self.data.timeframes else None
+    def timeframes(self) -> tuple[str, ...]:
+        """The timeframes that it reads; none if neither file nor command name one."""
+        return self.data.timeframes.all if self.data.timeframes else ()
 
     @property
-    def warmup(self) -> int:
-        """Bars before every feature has a value."""
-        used = {(item.indicator.indicator) for item in self.inputs}
-        return max(self.indicators[name].warmup for name in used)
+    def base(self) -> str:
+        """The timeframe whose bars are decided on; empty if none is known yet."""
+        return self.data.timeframes.base if self.data.timeframes else ""
 
-    def feature_ids(self, timeframe: str) -> list[str]:
+    @property
+    def feature_ids(self) -> list[str]:
         """Names of the features, in the order of the columns."""
-        return list(self._feature_ids(timeframe))
+        return [feature.id for feature in self.features]
 
-    def _feature_ids(self, timeframe: str) -> Iterator[str]:
-        for item in self.inputs:
-            if isinstance(item, FuzzySet):
-                yield from (f"{timeframe}_{item.id}_{label}" for label in item.labels)
-            else:
-                yield f"{timeframe}_{item.indicator.text}"
+    def warmup(self, timeframe: str) -> int:
+        """Bars of a timeframe before all features that are computed on it have a value."""
+        used = {feature.indicator.indicator for feature in self.features if feature.timeframe == timeframe}
+        return max((self.indicators[name].warmup for name in used), default=0)

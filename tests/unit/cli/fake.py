@@ -58,14 +58,15 @@ def trained(**changes: Any) -> dict[str, Any]:
     part = {
         "samples": 100, "purged": 4, "skipped": 0,
         "first": "2017-10-01T00:00:00Z", "last": "2017-12-01T00:00:00Z", "label_end": "2017-12-02T00:00:00Z",
-        "class_counts": [30, 40, 30],
+        "class_counts": [30, 40, 30], "by_symbol": {"EURUSD": 100},
     }  # fmt: skip
     history: dict[str, list[float]] = {
         name: [0.5] for name in ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "learning_rate")
     }
     return {
-        "schema": 1, "kind": "training", "strategy_name": "neuro_mean_reversion", "symbol": "EURUSD", "timeframe": "1h", "overrides": {},
-        "data": _data(), "classes": ["SELL", "HOLD", "BUY"], "feature_ids": ["rsi.low", "rsi.high"], "train_part": part,
+        "schema": 1, "kind": "training", "strategy_name": "neuro_mean_reversion", "symbols": ["EURUSD"], "timeframe": "1h",
+        "timeframes": ["1h"], "overrides": {}, "data": [_data()],
+        "classes": ["SELL", "HOLD", "BUY"], "feature_ids": ["rsi.low", "rsi.high"], "train_part": part,
         "validation_part": part, "test_part": part, "epochs_run": 17, "best_epoch": 5, "stopped_early": True,
         "history": {"epoch": [1], **history}, "train": scores(), "validation": scores(), "test": scores(0.4263), "baseline": scores(1 / 3),
         "majority_class": "HOLD", "gap": 0.01, "parameters": 99, "seed": 42, "device": "cpu", "threads": 1, "duration_s": 3.3,
@@ -80,8 +81,8 @@ def backtested(**changes: Any) -> dict[str, Any]:
     metrics: dict[str, Any] = {name: 3 if metric.unit == "count" else 0.0123 for name, metric in BACKTEST_METRICS.items()}
     metrics |= {"max_bars_held": 7, "sortino_ratio": None, "equity_final": 101_954.4}
     return {
-        "schema": 1, "kind": "backtesting", "strategy_name": "neuro_mean_reversion", "symbol": "EURUSD", "timeframe": "1h", "overrides": {},
-        "data": _data(),
+        "schema": 1, "kind": "backtesting", "strategy_name": "neuro_mean_reversion", "symbol": "EURUSD", "timeframe": "1h",
+        "timeframes": ["1h"], "overrides": {}, "data": _data(),
         "window": {"first": "2017-10-01T00:00:00Z", "last": "2017-12-29T00:00:00Z", "bars": 900, "chosen": False, "seen_bars": 11},
         "in_sample": False, "capital": 100_000.0, "commission_bps": 0.5, "slippage_bps": 0.5, "metrics": metrics, "signals": {"BUY": 3},
         "open_at_end": False, "model_digest": MODEL.digest, "artifacts": {}, "device": "cpu", "duration_s": 1.0, "fingerprint": {},

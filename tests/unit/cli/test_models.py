@@ -50,7 +50,8 @@ def test_what_train_submits(ktrdr: Ktrdr, fake: FakeClient) -> None:
     )  # fmt: skip
     (request,) = fake.requests
     assert request.kind == "training"
-    assert request.body["overrides"] == {"training.epochs": 5}
+    assert request.body["overrides"] == {"training.epochs": 5, "training_data.timeframes": {"mode": "single", "timeframe": "1d"}}
+    assert (request.body["symbols"], request.body["timeframes"], request.body["timeframe"]) == (["EURUSD"], ["1d"], "1d")
     assert request.body["start"].startswith("2017-02-01")
     assert (request.name, request.labels, request.priority, request.device) == ("mine", {"team": "fx"}, 3, "gpu")
     assert (request.gpu_wait, request.queue, request.run_timeout, request.threads) == (7.5, True, 60.0, 2)
@@ -132,14 +133,14 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(ktrdr: Ktrdr, fake: FakeClien
 
 def test_list_show_compare_rm(ktrdr: Ktrdr, fake: FakeClient) -> None:
     fake.put(job(0x11110000 << 96), trained())
-    fake.put(job(0x22220000 << 96), trained(symbol="SP500"))
+    fake.put(job(0x22220000 << 96), trained(symbols=["SP500"]))
     ran = ktrdr("models", "list")
     assert ran.out.index("mine@2") < ran.out.index("mine@1")
     assert "42.63 %" in ran.out
     assert [model["version"] for model in ktrdr("models", "list", "--json").json["models"]] == [2, 1]
     assert "rsi.low" in ktrdr("models", "show").out
     for ref in ("mine", "mine@2", "last", f"{0x22220000 << 96:032x}"):
-        assert ktrdr("models", "show", ref, "--json").json["result"]["symbol"] == "SP500", ref
+        assert ktrdr("models", "show", ref, "--json").json["result"]["symbols"] == ["SP500"], ref
     ran = ktrdr("models", "compare", "mine@1", "mine@2")
     assert "cannot be compared directly" in ran.out
     assert "42.63 %*" in ran.out

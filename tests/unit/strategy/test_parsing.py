@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktrdr_zmq.errors import UsageError
-from ktrdr_zmq.strategy import Strategy, StrategyInvalid, check_overrides, find_strategy, list_strategies, parse_strategy
-from ktrdr_zmq.strategy.schema import FuzzySet, RawFeature
+from ktrdr_zmq.strategy import Strategy, StrategyInvalid, check_overrides, find_strategy, list_strategies, parse_strategy, placement
 
 GOOD = """\
 name: small
@@ -52,11 +51,90 @@ def problems(text: str, **overrides: object) -> list[str]:
 
 def test_a_strategy_becomes_features_in_the_order_of_the_file() -> None:
     parsed = parse_strategy(GOOD, "my.yaml")
-    assert parsed.feature_ids("1h") == ["1h_momentum_low", "1h_momentum_high", "1h_strength_strong", "1h_macd", "1h_bands.width"]
-    assert [type(item) for item in parsed.inputs] == [FuzzySet, FuzzySet, RawFeature, RawFeature]
-    assert (parsed.symbol, parsed.timeframe, parsed.training.epochs) == ("EURUSD", "1h", 3)
+    assert parsed.feature_ids == ["1h_momentum_low", "1h_momentum_high", "1h_strength_strong", "1h_macd", "1h_bands.width"]
+    assert [feature.normalization for feature in parsed.features] == [None, None, None, "zscore", "minmax"]
+    assert (parsed.symbols, parsed.timeframes, parsed.base, parsed.training.epochs) == (("EURUSD",), ("1h",), "1h", 3)
     assert parsed.indicators["adx_14"].parameters == {"period": 14}
-    assert parsed.warmup == 27  # ADX with its default period
+    assert parsed.warmup("1h") == 27  # ADX with its default period
+
+
+SEVERAL = GOOD.replace("{mode: single, timeframe: 1h}", "{mode: multi_timeframe, list: [1d, 1h, 4h], base_timeframe: 1h}").replace(
+    "timeframes: [1h]", "timeframes: [4h, 1d]"
+)
+
+
+def test_several_timeframes_become_features_input_by_input_timeframe_by_timeframe_label_by_label() -> None:
+    parsed = parse_strategy(SEVERAL, "my.yaml")
+    assert (parsed.timeframes, parsed.base) == (("1d", "1h", "4h"), "1h")
+    assert parsed.feature_ids == [
+        "1d_momentum_low", "1d_momentum_high", "1h_momentum_low", "1h_momentum_high", "4h_momentum_low", "4h_momentum_high",
+        "4h_strength_strong", "1d_strength_strong", "1d_macd", "1h_macd", "4h_macd", "1d_bands.width", "1h_bands.width", "4h_bands.width",
+    ]  # fmt: skip
+    assert {name: parsed.warmup(name) for name in parsed.timeframes} == {"1h": 19, "4h": 27, "1d": 27}, "ADX is computed on two of them"
+    assert parse_strategy(SEVERAL.replace(", base_timeframe: 1h", ""), "my.yaml").base == "1h", "the shortest"
+    assert parse_strategy(SEVERAL.replace("base_timeframe: 1h", "base_timeframe: 4h"), "my.yaml").base == "4h"
+
+
+def test_an_input_may_be_there_once_for_each_timeframe() -> None:
+    line = "  - {raw_indicator: macd, normalization: zscore}\n"
+    split = line.replace("macd,", "macd, timeframes: [1h],") + line.replace("macd,", "macd, timeframes: [4h],").replace("zscore", "minmax")
+    features = parse_strategy(SEVERAL.replace(line, split), "my.yaml").features
+    assert [(one.id, one.normalization) for one in features if "macd" in one.id] == [("1h_macd", "zscore"), ("4h_macd", "minmax")]
+    assert any(
+        "nn_inputs[3]: is the same input as nn_inputs[2] on 4h" in p for p in problems(SEVERAL.replace(line, split.replace("1h", "4h")))
+    )
+
+
+def test_a_timeframe_that_no_input_reads_is_a_mistake_but_for_the_base() -> None:
+    text = SEVERAL.replace("[1d, 1h, 4h]", "[1d, 1h, 4h, 1w]")
+    parse_strategy(text, "my.yaml")
+    narrow = {f"nn_inputs.{index}.timeframes": ["4h", "1d"] for index in (0, 2, 3)}
+    assert problems(text, **narrow) == [
+        "my.yaml:5: training_data.timeframes.list[3]: 1w is not used: no entry of nn_inputs is computed on it"
+    ]
+
+
+def test_a_strategy_for_several_symbols() -> None:
+    text = GOOD.replace("{mode: single, symbol: EURUSD}", "{mode: multi_symbol, list: [EURUSD, GBPUSD]}")
+    assert parse_strategy(text, "my.yaml").symbols == ("EURUSD", "GBPUSD")
+
+
+def test_where_the_file_names_no_timeframe_features_wait_for_the_command() -> None:
+    text = GOOD.replace("  timeframes: {mode: single, timeframe: 1h}\n", "")
+    assert "neither the file nor the command names a timeframe" in problems(text)[0]
+    parsed = parse_strategy(text.replace("timeframes: [1h]", "timeframes: all"), "my.yaml")
+    assert (parsed.timeframes, parsed.base, parsed.features) == ((), "", ())
+    placed = parse_strategy(text, "my.yaml", {"training_data.timeframes": {"timeframe": "1h"}})
+    assert placed.features == parse_strategy(GOOD, "my.yaml").features
+
+
+@pytest.mark.parametrize(
+    "text,symbols,timeframe,expected",
+    [
+        (GOOD, [], None, {}),
+        (GOOD, ["EURUSD"], "1h", {}),
+        (GOOD, ["SP500"], None, {"training_data.symbols": {"mode": "single", "symbol": "SP500"}}),
+        (GOOD, ["A", "B"], None, {"training_data.symbols": {"mode": "multi_symbol", "list": ["A", "B"]}}),
+        (GOOD, [], "4h", {"training_data.timeframes": {"mode": "single", "timeframe": "4h"}}),
+        (SEVERAL, [], "4h", {"training_data.timeframes.base_timeframe": "4h"}),
+        (SEVERAL, [], "1h", {}),
+    ],
+)
+def test_what_a_command_says_about_symbols_and_timeframe_becomes_values_of_the_strategy(
+    text: str, symbols: list[str], timeframe: str | None, expected: dict[str, object]
+) -> None:
+    assert placement(text, "my.yaml", {}, symbols, timeframe) == expected
+    parsed = parse_strategy(text.replace("timeframes: [1h]", "timeframes: all"), "my.yaml", expected)
+    assert parsed.symbols == (tuple(symbols) or ("EURUSD",))
+    assert parsed.base == (timeframe or "1h")
+
+
+def test_a_timeframe_that_a_strategy_with_several_does_not_read_is_refused_with_a_remedy() -> None:
+    with pytest.raises(UsageError, match="reads bars of 1d, 1h, 4h; .* 15m is none of them") as caught:
+        placement(SEVERAL, "my.yaml", {}, [], "15m")
+    assert "training_data.timeframes.list=[15m" in caught.value.hint
+    more = {"training_data.timeframes.list": ["15m", "1h", "4h", "1d"]}
+    assert placement(SEVERAL, "my.yaml", more, [], "15m") == {"training_data.timeframes.base_timeframe": "15m"}
 
 
 MISTAKES = [
@@ -64,7 +142,20 @@ MISTAKES = [
     ('version: "3.0"', "version: 3.0", 'my.yaml:2: version: must be "3.0" (in quotes)'),
     ('version: "3.0"', 'version: "2.0"', 'version: must be "3.0"'),
     ("symbol: EURUSD", "symbol: [EURUSD]", "my.yaml:4: training_data.symbols.symbol: must be text"),
-    ("mode: single, symbol", "mode: multi_symbol, symbol", "training_data.symbols.mode: must be 'single'"),
+    ("mode: single, symbol", "mode: multi_symbol, symbol", "training_data.symbols.symbol: has no effect with mode: multi_symbol"),
+    ("mode: single, symbol", "mode: all, symbol", "training_data.symbols.mode: must be 'single' or 'multi_symbol', not 'all'"),
+    ("{mode: single, symbol: EURUSD}", "{mode: single, list: [EURUSD]}", "my.yaml:4: training_data.symbols.list: has no effect"),
+    ("{mode: single, symbol: EURUSD}", "{mode: single}", "training_data.symbols.symbol: is missing: mode: single needs it"),
+    ("{mode: single, symbol: EURUSD}", "{mode: multi_symbol}", "training_data.symbols.list: is missing: mode: multi_symbol needs it"),
+    ("{mode: single, symbol: EURUSD}", "{mode: multi_symbol, list: []}", "training_data.symbols.list: must not be empty"),
+    ("{mode: single, symbol: EURUSD}", "{mode: multi_symbol, list: EURUSD}", "training_data.symbols.list: must be a list, not 'EURUSD'"),
+    ("{mode: single, symbol: EURUSD}", "{mode: multi_symbol, list: 5}", "training_data.symbols.list: must be a list, not 5"),
+    ("{mode: single, symbol: EURUSD}", "{mode: multi_symbol, list: [A B]}", "training_data.symbols.list[0]: "),
+    ("{mode: single, symbol: EURUSD}", "{mode: multi_symbol, list: [A, B, A]}", "training_data.symbols.list: names 'A' twice"),
+    ("timeframe: 1h}", "timeframe: 1h, base_timeframe: 1h}", "training_data.timeframes.base_timeframe: has no effect with mode: single"),
+    ("single, timeframe: 1h", "multi_timeframe, list: [1h, 2h]", "my.yaml:5: training_data.timeframes.list[1]: there is no timeframe '2h'"),
+    ("single, timeframe: 1h", "multi_timeframe, list: [1h, 4h], base_timeframe: 1d", "must be one of list (1h, 4h), not '1d'"),
+    ("single, timeframe: 1h", "multi_timeframe, list: [1h, 1h]", "training_data.timeframes.list: names '1h' twice"),
     ("timeframe: 1h}", "timeframe: 2h}", "training_data.timeframes.timeframe: there is no timeframe '2h'"),
     ("type: rsi", "type: rsy", "my.yaml:7: indicators.rsi_14.type: there is no indicator 'rsy'; did you mean rsi?"),
     ("period: 14}", "perod: 14}", "indicators.rsi_14.perod: rsi has no such parameter; did you mean period?"),
@@ -98,7 +189,9 @@ MISTAKES = [
     ("gaussian, parameters: [70, 10]", "sigmoid, parameters: [70, x]", "momentum.high: must hold numbers only"),
     ("parameters: [70, 10]", "params: [70, 10]", "fuzzy_sets.momentum.high.params: unknown key; did you mean parameters?"),
     ("fuzzy_set: momentum", "fuzzy_set: momentun", "nn_inputs[0].fuzzy_set: there is no fuzzy set 'momentun'; did you mean momentum?"),
-    ("timeframes: [1h]", "timeframes: [4h]", "my.yaml:21: nn_inputs[1].timeframes: must be all or [1h]"),
+    ("timeframes: [1h]", "timeframes: [4h]", "my.yaml:21: nn_inputs[1].timeframes: must be all, or a list of some of the strategy's"),
+    ("timeframes: [1h]", "timeframes: []", "my.yaml:21: nn_inputs[1].timeframes: must be all, or a list of some"),
+    ("timeframes: [1h]", "timeframes: [1h, 1h]", "my.yaml:21: nn_inputs[1].timeframes: names a timeframe twice: 1h, 1h"),
     ("normalization: zscore", "normalization: log", "nn_inputs[2].normalization: must be 'minmax' or 'zscore', not 'log'"),
     (", normalization: zscore", "", "nn_inputs[2].normalization: is missing"),
     ("{raw_indicator: macd, normalization: zscore}", "{fuzzy_set: momentum}", "nn_inputs[2]: is the same input as nn_inputs[0]"),
@@ -168,7 +261,7 @@ def test_a_bomb_of_references_is_refused() -> None:
 
 def test_yaml_1_2_keeps_words_words_and_numbers_numbers() -> None:
     parsed = parse_strategy(GOOD.replace("symbol: EURUSD", "symbol: ON").replace("stop_loss: 0.01", "stop_loss: 1e-3"), "my.yaml")
-    assert parsed.symbol == "ON"
+    assert parsed.symbols == ("ON",)
     assert parsed.risk.stop_loss == 0.001
 
 

@@ -21,8 +21,8 @@ def test_the_generated_tables_are_up_to_date() -> None:
 def test_the_example_is_a_valid_strategy() -> None:
     example = re.search(r"```yaml\n(.*?)```", (DOCS / "strategies.md").read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None
-    assert parse_strategy(example[1], "docs/strategies.md").feature_ids("1h") == [
-        "1h_momentum_oversold", "1h_momentum_overbought", "1h_adx_14.plus_di",
+    assert parse_strategy(example[1], "docs/strategies.md").feature_ids == [
+        "1h_momentum_oversold", "1h_momentum_overbought", "1d_momentum_oversold", "1d_momentum_overbought", "1h_adx_14.plus_di",
     ]  # fmt: skip
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ktrdr_worker.trading.bars import MINUTE, Bars, session_numbers
+from ktrdr_worker.trading.frames import Frames
 from ktrdr_worker.trading.learning import Part
+from ktrdr_worker.trading.samples import Span
 from ktrdr_zmq.strategy.symbols import classify
 from ktrdr_zmq.strategy.timeframes import MINUTES
 
@@ -29,3 +31,13 @@ def walk(count: int, seed: int = 1, *, symbol: str = "EURUSD", timeframe: str = 
     volume = chance.uniform(1.0, 2.0, count)
     sessions = session_numbers(opens, timeframe, classify(symbol))
     return Bars(symbol, timeframe, opens, opens + length, open_, high, low, close, volume, sessions)
+
+
+def alone(bars: Bars) -> Frames:
+    """The bars of a strategy with one timeframe."""
+    return Frames(bars.timeframe, {bars.timeframe: bars})
+
+
+def span(bars: Bars, first: int = 0, last: int | None = None) -> Span:
+    """What to train on: one symbol, one timeframe."""
+    return Span(alone(bars), first, len(bars.opens) if last is None else last)

@@ -21,7 +21,7 @@ from ktrdr_worker.handler import JobError, JobInterrupted
 from ktrdr_worker.jobs.backtesting import handler as backtesting
 from ktrdr_worker.jobs.training import handler as training
 from ktrdr_worker.trading import bundle, tables
-from ktrdr_worker.trading.bars import DataError, load
+from ktrdr_worker.trading.bars import MINUTE, DataError, load, moment
 from ktrdr_worker.trading.decisions import decide, separate
 from ktrdr_worker.trading.features import build, scale
 from ktrdr_worker.trading.inference import predict
@@ -33,7 +33,7 @@ from ktrdr_zmq.results import EQUITY_COLUMNS, TRADE_COLUMNS, BacktestResult, Tra
 from ktrdr_zmq.samples import find_sample
 from ktrdr_zmq.strategy import StrategyInvalid, find_strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import Decisions, Filters
-from tests.unit.trading.made import apart
+from tests.unit.trading.made import alone, apart, span
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -87,17 +87,19 @@ class Context:
         return self.checkpoint
 
 
+FILE = {"symbol": "EURUSD", "timeframe": "1h", "filename": "EURUSD_1h.csv", "origin": "built-in"}
+
+
 def body(**changes: Any) -> dict[str, Any]:
     made = {
-        "schema": 1, "symbol": "EURUSD", "timeframe": "1h", "start": None, "end": None, "overrides": dict(FAST),
-        "data": {"symbol": "EURUSD", "timeframe": "1h", "filename": "EURUSD_1h.csv", "origin": "built-in"},
+        "schema": 1, "start": None, "end": None, "overrides": dict(FAST), "data": [FILE],
         "strategy": find_strategy("neuro_mean_reversion")[0], "strategy_name": "neuro_mean_reversion",
     }  # fmt: skip
     return {**made, **changes}
 
 
 def test_body(**changes: Any) -> dict[str, Any]:
-    made = body(overrides={}, capital=100_000.0, commission_bps=None, slippage_bps=None)
+    made = body(overrides={}, symbol="EURUSD", timeframe="1h", capital=100_000.0, commission_bps=None, slippage_bps=None)
     return {**{key: value for key, value in made.items() if not key.startswith("strategy")}, **changes}
 
 
@@ -129,7 +131,7 @@ def test_a_training_returns_what_the_schema_says(trained: tuple[dict[str, Any], 
     for earlier, later in zip(parts, parts[1:], strict=False):
         assert earlier.last <= earlier.label_end < later.first, "no label looks into the next part"
     assert document.parameters == 11 * 8 + 8 + 8 * 3 + 3
-    assert document.data.digest == hashlib.sha256(SAMPLE.path.read_bytes()).hexdigest()  # type: ignore[union-attr]
+    assert document.data[0].digest == hashlib.sha256(SAMPLE.path.read_bytes()).hexdigest()  # type: ignore[union-attr]
     json.dumps(result, allow_nan=False)
 
 
@@ -226,7 +228,7 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch() -> None:
         {"training.early_stopping.patience": 2, "training.learning_rate": 0.05, "training.epochs": 40},
     )
     bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
-    outcome = train(strategy, bars, 0, 2000, "cpu", lambda *_: None)
+    outcome = train(strategy, [span(bars, 0, 2000)], "cpu", lambda *_: None)
     history = outcome.learned.history
     assert outcome.learned.stopped_early
     assert len(history.epoch) == outcome.learned.best_epoch + 2
@@ -236,12 +238,13 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch() -> None:
 @pytest.mark.parametrize(
     "changes,said",
     [
-        ({"timeframe": "1w"}, "needs more than 30 bars|Too few bars"),
+        ({"overrides": {**FAST, "training_data.timeframes.timeframe": "1w"}}, "needs more than 30 bars|Too few bars"),
         ({"start": "2017-12-20T00:00:00+00:00"}, "Too few bars"),
         ({"start": "2018-06-01T00:00:00+00:00"}, "no bars of EURUSD 1h between"),
         ({"overrides": {"training.labels.threshold": 100.0}}, "All labels of the training part are the same"),
-        ({"symbol": 5}, "body is not what"),
-        ({"data": {}}, "body is not what"),
+        ({"strategy": 5}, "body is not what"),
+        ({"data": [{}]}, "body is not what"),
+        ({"data": [FILE, FILE]}, "names 2 files for EURUSD"),
         ({"start": "garbage"}, "is no moment"),
         ({"end": "3000-01-01"}, "outside the years"),
         ({"capital": float("nan")}, "capital must be between"),
@@ -271,12 +274,12 @@ def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
 def test_a_model_is_read_as_it_was_written(trained: tuple[dict[str, Any], bytes]) -> None:
     model = bundle.load(trained[1])
     assert bundle.dump(model.network, model.description) == trained[1]
-    assert model.description.seen.until == trained[0]["validation_part"]["label_end"]
+    assert moment(model.description.seen.until) == moment(trained[0]["validation_part"]["label_end"]) + 60 * MINUTE
     bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
-    probabilities, warmup = predict(model, bars)
+    probabilities, warmup = predict(model, alone(bars))
     assert np.isnan(probabilities[:warmup]).all()
     np.testing.assert_allclose(probabilities[warmup:].sum(axis=1), 1.0)
-    features = build(model.strategy, bars)
+    features = build(model.strategy, alone(bars))
     one = torch.from_numpy(scale(features.values[[500]], model.scalings))
     np.testing.assert_allclose(torch.softmax(model.network(one).double(), 1).detach().numpy()[0], probabilities[500], rtol=1e-5)
 
@@ -310,7 +313,7 @@ def test_models_that_are_none(trained: tuple[dict[str, Any], bytes]) -> None:
         bundle.load(changed(good, scaling=[[0.0, 0.0]] * 11))
     for seen in ({"since": "2017-01-01", "until": "NaT"}, {"since": "2017-02-01", "until": "2017-01-01"}):
         with pytest.raises(bundle.BundleError, match="which bars it has learned from"):
-            bundle.load(changed(good, seen={"symbol": "EURUSD", "timeframe": "1h", "data_digest": "", **seen}))
+            bundle.load(changed(good, seen={"data": {"EURUSD": ""}, **seen}))
     with pytest.raises(StrategyInvalid, match="part of the trained model"):
         bundle.load(good, {"indicators.rsi_14.period": 7})
     with pytest.raises(StrategyInvalid, match="risk.stop"):
@@ -436,7 +439,7 @@ def test_costs_come_from_the_command_before_the_strategy_before_the_symbol(train
 @pytest.mark.parametrize(
     "changes,said",
     [
-        ({"timeframe": "4h"}, "reads bars of 1h, not of 4h"),
+        ({"timeframe": "4h"}, "decides on bars of 1h, not of 4h"),
         ({"end": "2017-01-02T00:00:00+00:00"}, "before the indicators have values"),
         ({"start": "2019-01-01T00:00:00+00:00"}, "no bars of EURUSD 1h between"),
     ],

@@ -32,7 +32,7 @@ from ktrdr_zmq.results import BacktestResult, TrainingResult
 from ktrdr_zmq.samples import find_sample
 from ktrdr_zmq.strategy import Strategy, find_strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import Architecture, Decisions, EarlyStopping, Model, Training
-from tests.unit.trading.made import apart, walk
+from tests.unit.trading.made import alone, apart, span, walk
 from tests.unit.trading.test_jobs import Context, body, test_body
 from tests.unit.trading.twin import trade
 
@@ -51,7 +51,7 @@ def strategy_with(overrides: dict[str, Any]) -> Strategy:
 
 def trained_with(overrides: dict[str, Any], bars: Bars | None = None, first: int = 0, last: int | None = None) -> Outcome:
     bars = walk(600, seed=3) if bars is None else bars
-    return train(strategy_with(overrides), bars, first, len(bars.opens) if last is None else last, "cpu", lambda *_: None)
+    return train(strategy_with(overrides), [span(bars, first, last)], "cpu", lambda *_: None)
 
 
 def weights(learned: Learned) -> list[float]:
@@ -94,7 +94,7 @@ def test_another_value_of_a_key_gives_other_weights(key: str, one: Any, other: A
     if other == "fraction":  # which takes no window, so that the file's must go
         text, source = find_strategy("neuro_mean_reversion")
         plain = parse_strategy(text.replace(", volatility_window: 24", ""), source, {**SMALL, **rest, key: other})
-        changed = train(plain, walk(600, seed=3), 0, 600, "cpu", lambda *_: None)
+        changed = train(plain, [span(walk(600, seed=3))], "cpu", lambda *_: None)
     else:
         changed = trained_with({**rest, key: other})
     first, again = trained_with({**rest, key: one}), trained_with({**rest, key: one})
@@ -286,7 +286,7 @@ def test_the_parts_end_before_the_embargo_and_no_label_looks_at_the_end_or_beyon
 
 def test_the_scaling_is_that_of_the_training_part_alone(job: Job) -> None:
     model = bundle.load(job.model)
-    values = build(model.strategy, job.bars).values[:, -1]
+    values = build(model.strategy, alone(job.bars)).values[:, -1]
     learned_from = values[job.parts[0]]
     assert model.description.scaling[-1] == (pytest.approx(learned_from.mean(), rel=1e-12), pytest.approx(learned_from.std(), rel=1e-12))
     assert values[FIRST : LAST - HORIZON].mean() != pytest.approx(learned_from.mean(), rel=1e-6), "or nothing would be shown"
@@ -294,7 +294,7 @@ def test_the_scaling_is_that_of_the_training_part_alone(job: Job) -> None:
 
 
 def test_each_score_is_that_of_the_model_on_its_own_part(job: Job) -> None:
-    said = predict(bundle.load(job.model), job.bars)[0].argmax(axis=1)
+    said = predict(bundle.load(job.model), alone(job.bars))[0].argmax(axis=1)
     for score, part in zip((job.result.train, job.result.validation, job.result.test), job.parts, strict=True):
         confusion = [[sum(job.labels[bar] == true and said[bar] == which for bar in part) for which in range(3)] for true in range(3)]
         assert score.confusion == confusion
@@ -365,7 +365,7 @@ def decided(probabilities: np.ndarray, threshold: float, separation: int) -> lis
 def check(job: Job, test: Backtest, rules: Rules, first: int, last: int, threshold: float = 0.0, separation: int = 1) -> None:
     """Compare a job's tables with the twin's on decisions that were made here."""
     bars = job.bars
-    decisions = decided(predict(bundle.load(job.model), bars)[0][first:last], threshold, separation)
+    decisions = decided(predict(bundle.load(job.model), alone(bars))[0][first:last], threshold, separation)
     rows = list(zip(*(column[first:last].tolist() for column in (bars.open, bars.high, bars.low, bars.close)), strict=True))
     trades, equity, position, held = trade(rows, decisions, rules)
     assert len(test.trades) == len(trades) == test.result.metrics.trades > 5
@@ -393,7 +393,7 @@ def check(job: Job, test: Backtest, rules: Rules, first: int, last: int, thresho
     assert metrics.slippage_paid == pytest.approx(sum(expected[8] for expected in trades))
 
 
-def span(job: Job) -> tuple[int, int, dict[str, str]]:
+def stretch(job: Job) -> tuple[int, int, dict[str, str]]:
     """A window after all that the model has seen, and how a job is asked for it."""
     first, last = LAST, LAST + 800
     return first, last, {"start": stamp(job.bars.opens[first]), "end": stamp(job.bars.opens[last])}
@@ -415,11 +415,11 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def plainly(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Backtest:
-    return backtested(tmp_path_factory.mktemp("test"), job.model, {}, **span(job)[2])
+    return backtested(tmp_path_factory.mktemp("test"), job.model, {}, **stretch(job)[2])
 
 
 def test_a_backtest_trades_the_decisions_at_the_next_open_as_its_rules_say(job: Job, plainly: Backtest) -> None:
-    first, last, _ = span(job)
+    first, last, _ = stretch(job)
     check(job, plainly, RULES, first, last)
     assert {row["exit_reason"] for row in plainly.trades} >= {"signal", "stop_loss", "take_profit"}
     assert {row["side"] for row in plainly.trades} == {"long", "short"}
@@ -427,7 +427,7 @@ def test_a_backtest_trades_the_decisions_at_the_next_open_as_its_rules_say(job: 
 
 @pytest.mark.parametrize("key,value", BACKTEST_KEYS)
 def test_another_value_of_a_key_gives_other_trades(job: Job, plainly: Backtest, tmp_path: Path, key: str, value: Any) -> None:
-    first, last, asked = span(job)
+    first, last, asked = stretch(job)
     found = backtested(tmp_path, job.model, {key: value}, **asked)
     rules, decisions = CHANGES[key]
     check(job, found, RULES._replace(**rules), first, last, **decisions)
@@ -446,7 +446,7 @@ def test_another_value_of_a_key_gives_other_trades(job: Job, plainly: Backtest, 
 def test_costs_and_capital_of_the_command_are_those_that_are_traded_with(
     job: Job, tmp_path: Path, asked: dict[str, float], strategy: dict[str, float], commission: float, slippage: float
 ) -> None:
-    first, last, window = span(job)
+    first, last, window = stretch(job)
     found = backtested(tmp_path, job.model, strategy, **window, **asked)
     assert (found.result.commission_bps, found.result.slippage_bps) == (pytest.approx(commission), pytest.approx(slippage))
     capital = asked.get("capital", 100_000.0)

@@ -16,7 +16,7 @@ from ktrdr_worker.trading.scores import baseline, classification
 from ktrdr_worker.trading.splits import chronological
 from ktrdr_zmq.strategy import find_strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import Labels
-from tests.unit.trading.made import walk
+from tests.unit.trading.made import alone, walk
 
 BUILT_IN = ["neuro_mean_reversion", "trend_follower"]
 
@@ -27,26 +27,26 @@ BUILT_IN = ["neuro_mean_reversion", "trend_follower"]
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_features_have_names_and_values_and_look_at_no_later_bar(name: str) -> None:
     strategy = parse_strategy(*find_strategy(name))
-    bars = walk(300, seed=5)
-    whole = build(strategy, bars)
-    assert whole.ids == strategy.feature_ids("1h")
+    bars = walk(300, seed=5, timeframe=strategy.base)
+    whole = build(strategy, alone(bars))
+    assert whole.ids == strategy.feature_ids
     assert whole.values.shape == (300, len(whole.ids))
-    assert whole.warmup == max(strategy.warmup, strategy.data.history_required)
+    assert whole.warmup == max(strategy.warmup(strategy.base), strategy.data.history_required)
     assert np.isnan(whole.values[: whole.warmup]).all()
     assert np.isfinite(whole.values[whole.warmup :]).all()
     for end in (whole.warmup + 1, 150, 299):
-        np.testing.assert_array_equal(build(strategy, cut(bars, 0, end)).values, whole.values[:end])
+        np.testing.assert_array_equal(build(strategy, alone(cut(bars, 0, end))).values, whole.values[:end])
 
 
 def test_too_few_bars_for_the_strategy_are_an_error() -> None:
     strategy = parse_strategy(*find_strategy("neuro_mean_reversion"), {"training_data.history_required": 100})
     with pytest.raises(DataError, match="needs more than 100 bars"):
-        build(strategy, walk(100))
+        build(strategy, alone(walk(100)))
 
 
 def test_scaling_is_fitted_to_the_rows_that_it_is_given() -> None:
     strategy = parse_strategy(*find_strategy("neuro_mean_reversion"))
-    rows = build(strategy, walk(400)).values[50:200]
+    rows = build(strategy, alone(walk(400))).values[50:200]
     scalings = fit_scaling(strategy, rows)
     assert scalings[0] == Scaling(0.0, 1.0)
     raw = scale(rows, scalings)[:, -1]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.jobs.inputs import Request, data_used, input_of, window
+from ktrdr_worker.jobs.inputs import Market, Request, data_used, input_of, markets, window
 from ktrdr_worker.trading import bundle, learning
 from ktrdr_worker.trading.backtest import END_OF_DATA, Rules, simulate
-from ktrdr_worker.trading.bars import Bars, DataError, cut, load, moment, periods_per_year, stamp
+from ktrdr_worker.trading.bars import DataError, cut, moment, periods_per_year, stamp
 from ktrdr_worker.trading.decisions import decide
 from ktrdr_worker.trading.fingerprint import fingerprint
 from ktrdr_worker.trading.inference import predict
@@ -43,19 +43,20 @@ class Backtesting:
         learning.prepare(context.threads)
         request = Request.read(body)
         model = bundle.load(input_of(context, "model").read_bytes(), request.overrides)
-        seen = model.description.seen
-        if request.timeframe != seen.timeframe:
-            raise JobError(f"The model reads bars of {seen.timeframe}, not of {request.timeframe}.")
+        strategy, seen = model.strategy, model.description.seen
+        if request.timeframe != strategy.base:
+            raise JobError(f"The model decides on bars of {strategy.base}, not of {request.timeframe}.")
         context.progress(0.05, stage="bars")
-        loaded = load(input_of(context, "data"), request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
-        bars = loaded.bars
-        probabilities, warmup = predict(model, bars, context.device, _steps(context, 0.3, 0.6, "inference", f"{len(bars.opens):,} bars"))
-        known = bare(request.symbol) == bare(seen.symbol) or context.input_digests["data"] == seen.data_digest
-        first, last = _window(bars, request, seen, warmup, known=known)
+        market = markets(context, request, [request.symbol], strategy.timeframes, strategy.base)[0]
+        bars = market.frames.bars
+        tick = _steps(context, 0.3, 0.6, "inference", f"{len(bars.opens):,} bars")
+        probabilities, warmup = predict(model, market.frames, context.device, tick)
+        known = bare(request.symbol) in map(bare, seen.data) or market.digest in seen.data.values()
+        first, last = _window(market, request, seen, warmup, known=known)
         _steps(context, 0.6, 0.7, "backtest", f"{last - first:,} bars")(0.0)
         traded = cut(bars, first, last)
-        decisions = decide(probabilities[first:last], model.strategy.decisions)
-        rules = _rules(request, model.strategy.decisions, model.strategy.risk)
+        decisions = decide(probabilities[first:last], strategy.decisions)
+        rules = _rules(request, strategy.decisions, strategy.risk)
         outcome = simulate(traded.open, traded.high, traded.low, traded.close, decisions, rules)
         year = periods_per_year(request.timeframe, classify(request.symbol))
         metrics = measure(outcome, traded.close, Clock(traded.opens, traded.closes, traded.sessions, year), rules.capital)
@@ -65,14 +66,14 @@ class Backtesting:
         }
         artifacts = {name: context.add_artifact(name, path, "text/csv") for name, path in tables.items()}
         open_at_end = bool(len(outcome.trades)) and int(outcome.trades["exit_reason"][-1]) == END_OF_DATA
-        within = (traded.opens >= moment(seen.since)) & (traded.opens <= moment(seen.until))
+        within = (traded.opens >= moment(seen.since)) & (traded.opens < moment(seen.until))
         overlap = int(np.sum(within))
         seen_bars = overlap if known else 0
         context.progress(1.0, stage="done")
         return results.BacktestResult(
-            strategy_name=model.strategy.name, symbol=request.symbol, timeframe=request.timeframe,
+            strategy_name=strategy.name, symbol=request.symbol, timeframe=strategy.base, timeframes=list(strategy.timeframes),
             overrides={**dict(model.description.overrides), **request.overrides},
-            data=data_used(loaded, request, context.input_digests["data"], first, last),
+            data=data_used(market, first, last),
             window=results.Window(
                 first=stamp(traded.opens[0]), last=stamp(traded.opens[-1]), bars=len(traded.opens),
                 chosen=request.start is not None or request.end is not None, seen_bars=seen_bars,
@@ -83,7 +84,7 @@ class Backtesting:
             open_at_end=open_at_end, model_digest=context.input_digests["model"], artifacts=artifacts, device=context.device,
             duration_s=time.monotonic() - begun, fingerprint=fingerprint(context.device),
             conventions=_conventions(request, rules, year, warmup, seen_bars),
-            warnings=loaded.warnings + _elsewhere(overlap - seen_bars, seen)
+            warnings=market.warnings + _elsewhere(overlap - seen_bars, seen)
             + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year),
             digest="",
         ).sealed().to_dict()  # fmt: skip
@@ -101,20 +102,21 @@ def _steps(context: JobContext, begin: float, end: float, stage: str, text: str 
 
 def _elsewhere(overlap: int, seen: bundle.Seen) -> list[str]:
     """Another symbol at the same time is no independent test."""
-    return [f"{overlap:,} of these bars are of the time in which the model learned from {seen.symbol}."] if overlap else []
+    return [f"{overlap:,} of these bars are of the time in which the model learned from {', '.join(seen.data)}."] if overlap else []
 
 
-def _window(bars: Bars, request: Request, seen: bundle.Seen, warmup: int, *, known: bool) -> tuple[int, int]:
+def _window(market: Market, request: Request, seen: bundle.Seen, warmup: int, *, known: bool) -> tuple[int, int]:
     """The bars to trade on: as asked for, else what the model never learned from; never those without features."""
+    bars = market.frames.bars
     if request.start is None and request.end is None and known:
-        first, last = int(np.searchsorted(bars.opens, moment(seen.until), side="right")), len(bars.opens)
+        first, last = int(np.searchsorted(bars.opens, moment(seen.until))), len(bars.opens)
         if first >= last:
             raise DataError(
                 f"The model has learned from all bars of {request.symbol} {request.timeframe} that there are (until {seen.until}).",
                 hint="Give other bars with --data-dir, or name a window with --start and --end: it will be flagged IN-SAMPLE.",
             )
     else:
-        first, last = window(bars, request)
+        first, last = window(market, request)
     first = max(first, warmup)
     if first >= last:
         raise DataError(f"The window ends before the indicators have values: they need {warmup} bars before it.")

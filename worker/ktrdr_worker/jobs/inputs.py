@@ -1,26 +1,39 @@
-"""What both built-in jobs are asked with: reading the body, choosing the window, saying which bars were used."""
+"""What both built-in jobs are asked with: reading the body, making bars, choosing the window, saying which bars were used."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.trading.bars import Bars, DataError, Loaded, index_of, moment, stamp
+from ktrdr_worker.trading.bars import DataError, index_of, load, moment, stamp
+from ktrdr_worker.trading.frames import Frames, frames_of
 from ktrdr_zmq import results
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A file of bars, as the client found it."""
+
+    symbol: str
+    timeframe: str
+    filename: str
+    origin: str
 
 
 class Request(msgspec.Struct, kw_only=True):
     """The body of a training or a backtest; `ktrdr_zmq.recipes` makes it.
 
-    ``start`` and ``end`` are moments (ISO 8601): bars that open at or after the one and before the other are used.
+    A backtest is of ``symbol``; what a training learns from, its strategy says. ``data`` names the file of each symbol: the first is the
+    input ``data``, the others are ``data.SYMBOL``. ``start`` and ``end`` are moments (ISO 8601): bars that open at or after the one and
+    before the other are used.
     """
 
-    symbol: str
-    timeframe: str
-    data: dict[str, str]
+    data: list[Source]
+    symbol: str = ""
+    timeframe: str = ""
     strategy: str = ""
     strategy_name: str = ""
     start: str | None = None
@@ -41,9 +54,7 @@ class Request(msgspec.Struct, kw_only=True):
         """
         try:
             request = msgspec.convert(body, cls)
-            for key in ("filename", "timeframe", "origin"):
-                request.data[key]
-        except (msgspec.ValidationError, KeyError) as error:
+        except msgspec.ValidationError as error:
             raise JobError(f"The job's body is not what `ktrdr` sends: {error}") from None
         for what, number, low, high in (
             ("capital", request.capital, 1e-6, 1e15),
@@ -82,30 +93,63 @@ def input_of(context: JobContext, name: str) -> Path:
         raise JobError(f"The job was submitted without the input {name!r}.") from None
 
 
-def window(bars: Bars, request: Request) -> tuple[int, int]:
-    """First index, and the one after the last, of the bars that a job asks for.
+class Market(NamedTuple):
+    """The bars of one symbol, and what was noticed when they were made."""
+
+    symbol: str
+    source: Source
+    digest: str
+    frames: Frames
+    gaps: int
+    warnings: list[str]
+
+
+def markets(context: JobContext, request: Request, symbols: Sequence[str], timeframes: Sequence[str], base: str) -> list[Market]:
+    """Read the files of a job, and make the bars of all timeframes.
+
+    Raises
+    ------
+    JobError
+        When the job's files are not those of the symbols.
+    DataError
+        When a file cannot be used.
+    """
+    if len(request.data) != len(symbols):
+        raise JobError(f"The job's body is not what `ktrdr` sends: it names {len(request.data)} files for {', '.join(symbols)}.")
+    found = []
+    for index, (symbol, source) in enumerate(zip(symbols, request.data, strict=True)):
+        name = f"data.{symbol}" if index else "data"
+        loaded = load(input_of(context, name), source.filename, symbol, source.timeframe, source.timeframe)
+        warnings = list(loaded.warnings)
+        frames = frames_of(loaded.bars, timeframes, base, warnings, source.filename)
+        found.append(Market(symbol, source, context.input_digests[name], frames, loaded.gaps, warnings))
+    return found
+
+
+def window(market: Market, request: Request) -> tuple[int, int]:
+    """First index, and the one after the last, of the bars of the base timeframe that a job asks for.
 
     Raises
     ------
     DataError
         When there are none.
     """
+    bars = market.frames.bars
     first = index_of(bars, request.first_moment, 0)
     last = index_of(bars, request.end_moment, len(bars.opens))
     if first >= last:
         raise DataError(
-            f"There are no bars of {request.symbol} {request.timeframe} between {request.start or 'the first'} and "
-            f"{request.end or 'the last'}: "
-            f"{request.data['filename']} has {stamp(bars.opens[0])} to {stamp(bars.opens[-1])}."
+            f"There are no bars of {market.symbol} {bars.timeframe} between {request.start or 'the first'} and "
+            f"{request.end or 'the last'}: {market.source.filename} has {stamp(bars.opens[0])} to {stamp(bars.opens[-1])}."
         )
     return first, last
 
 
-def data_used(loaded: Loaded, request: Request, digest: str, first: int, last: int) -> results.DataUsed:
+def data_used(market: Market, first: int, last: int) -> results.DataUsed:
     """Say which bars a job used: from index `first` up to, and without, `last`; those before it fed the indicators."""
-    bars = loaded.bars
+    bars, source = market.frames.bars, market.source
     return results.DataUsed(
-        symbol=request.symbol, timeframe=request.timeframe, digest=digest, filename=request.data["filename"], origin=request.data["origin"],
-        source_timeframe=request.data["timeframe"], bars=last, warmup_bars=min(first, last), gaps=loaded.gaps, first=stamp(bars.opens[0]),
+        symbol=market.symbol, timeframe=bars.timeframe, digest=market.digest, filename=source.filename, origin=source.origin,
+        source_timeframe=source.timeframe, bars=last, warmup_bars=min(first, last), gaps=market.gaps, first=stamp(bars.opens[0]),
         last=stamp(bars.opens[last - 1]),
     )  # fmt: skip

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from ktrdr_worker.handler import JobContext
-from ktrdr_worker.jobs.inputs import Request, data_used, input_of, window
+from ktrdr_worker.handler import JobContext, JobError
+from ktrdr_worker.jobs.inputs import Request, data_used, markets, window
 from ktrdr_worker.trading import bundle, learning
-from ktrdr_worker.trading.bars import load
+from ktrdr_worker.trading.bars import stamp
 from ktrdr_worker.trading.bundle import config_digest
 from ktrdr_worker.trading.fingerprint import fingerprint
+from ktrdr_worker.trading.samples import Span
 from ktrdr_worker.trading.training import Outcome, train
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy import Strategy, parse_strategy
@@ -55,8 +56,10 @@ class Training:
         learning.prepare(context.threads)
         request = Request.read(body)
         strategy = parse_strategy(request.strategy, f"{request.strategy_name or 'strategy'}.yaml", request.overrides)
-        loaded = load(input_of(context, "data"), request.data["filename"], request.symbol, request.data["timeframe"], request.timeframe)
-        first, last = window(loaded.bars, request)
+        if not strategy.symbols or not strategy.timeframes:
+            raise JobError("The job's body is not what `ktrdr` sends: neither strategy nor overrides name a symbol and a timeframe.")
+        found = markets(context, request, strategy.symbols, strategy.timeframes, strategy.base)
+        spans = [Span(market.frames, *window(market, request)) for market in found]
 
         def progress(share: float, stage: str, text: str, figures: dict[str, float]) -> None:
             context.check_cancelled()
@@ -64,34 +67,37 @@ class Training:
 
         made_by = fingerprint(context.device)
         digest = config_digest(strategy)
-        job = ":".join((digest, context.input_digests["data"], request.symbol, request.timeframe, str(first), str(last)))
-        outcome = train(strategy, loaded.bars, first, last, context.device, progress, Keeper(context, job, made_by))
-        used = data_used(loaded, request, context.input_digests["data"], max(outcome.features.warmup, first), last)
+        job = ":".join((digest, *(f"{market.digest} {span.first} {span.last}" for market, span in zip(found, spans, strict=True))))
+        outcome = train(strategy, spans, context.device, progress, Keeper(context, job, made_by))
+        used = [
+            data_used(market, max(warmup, span.first), span.last)
+            for market, warmup, span in zip(found, outcome.warmups, spans, strict=True)
+        ]
         description = bundle.Description(
             schema=bundle.SCHEMA, kind="model", strategy=request.strategy, strategy_name=strategy.name,
             overrides=list(request.overrides.items()),
-            config_digest=digest, classes=list(CLASSES), feature_ids=outcome.features.ids,
+            config_digest=digest, classes=list(CLASSES), feature_ids=strategy.feature_ids,
             scaling=[(scaling.offset, scaling.divisor) for scaling in outcome.scalings], seed=strategy.training.seed, fingerprint=made_by,
             seen=bundle.Seen(
-                symbol=request.symbol, timeframe=request.timeframe, data_digest=used.digest, since=outcome.parts[0].first,
-                until=outcome.parts[1].label_end,
+                data={market.symbol: market.digest for market in found}, since=stamp(outcome.seen[0]), until=stamp(outcome.seen[1])
             ),
         )  # fmt: skip
         model = context.add_artifact("model", bundle.dump(outcome.learned.network, description), "application/x-ktrdr-model")
         context.progress(1.0, stage="done")
-        return self._result(strategy, request, outcome, used, {
+        return self._result(strategy, request.overrides, outcome, used, {
             "model_digest": model, "config_digest": digest, "fingerprint": made_by, "device": context.device, "threads": context.threads,
-            "duration_s": time.monotonic() - begun, "warnings": loaded.warnings + _warnings(outcome),
+            "duration_s": time.monotonic() - begun, "warnings": [text for market in found for text in market.warnings] + _warnings(outcome),
         })  # fmt: skip
 
     def _result(
-        self, strategy: Strategy, request: Request, outcome: Outcome, used: results.DataUsed, rest: dict[str, Any]
+        self, strategy: Strategy, overrides: dict[str, Any], outcome: Outcome, used: list[results.DataUsed], rest: dict[str, Any]
     ) -> dict[str, Any]:
         learned = outcome.learned
         train_score, validation_score, test_score = outcome.scores
         return results.TrainingResult(
-            strategy_name=strategy.name, symbol=request.symbol, timeframe=request.timeframe, overrides=request.overrides, data=used,
-            classes=list(CLASSES), feature_ids=outcome.features.ids, train_part=outcome.parts[0], validation_part=outcome.parts[1],
+            strategy_name=strategy.name, symbols=list(strategy.symbols), timeframe=strategy.base, timeframes=list(strategy.timeframes),
+            overrides=overrides, data=used,
+            classes=list(CLASSES), feature_ids=strategy.feature_ids, train_part=outcome.parts[0], validation_part=outcome.parts[1],
             test_part=outcome.parts[2], epochs_run=len(learned.history.epoch), best_epoch=learned.best_epoch,
             stopped_early=learned.stopped_early, history=learned.history, train=train_score, validation=validation_score, test=test_score,
             baseline=outcome.baseline, majority_class=outcome.majority,
@@ -107,7 +113,8 @@ def _conventions(strategy: Strategy) -> dict[str, Any]:
         "label": f"return from the close of a bar to the close {labels.horizon} bars later",
         "label_threshold": labels.threshold,
         "label_threshold_unit": labels.scale,
-        "split": "chronological; samples whose label looks into the next part or its embargo are purged",
+        "timeframes": "a bar is known at its own close; at the close of a bar of the base timeframe the newest known one of each is read",
+        "split": "chronological, at moments common to all symbols; samples whose label looks into the next part or its embargo are purged",
         "split_shares": [shares.train, shares.validation, shares.test],
         "embargo_bars": shares.embargo,
         "scaling": "fitted on the training part",
@@ -124,6 +131,10 @@ def _warnings(outcome: Outcome) -> list[str]:
         found.append("It was interrupted and went on on another kind of machine or release: equality bit for bit is not claimed.")
     if test.balanced_accuracy <= base.balanced_accuracy:
         found.append("On the test part the model is no better than always saying the most frequent class (balanced accuracy).")
+    for name, part in zip(("training", "validation", "test"), outcome.parts, strict=True):
+        absent = [symbol for symbol, count in part.by_symbol.items() if not count]
+        if absent:
+            found.append(f"The {name} part has no sample of {', '.join(absent)}.")
     if test.samples < 100:
         found.append(f"The test part has only {test.samples} samples: its figures say little.")
     return found

@@ -38,14 +38,13 @@ class BundleError(UsageError):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """Which bars a model has learned from: opens of the first bar used and of the last one that any of its labels looks at (ISO 8601, UTC).
+    """Which bars a model has learned from (moments in ISO 8601, UTC).
 
-    ``until`` covers the training and the validation part; the test part was never learned from.
+    ``since`` is the open of the first bar used; at ``until`` the last bar that any label looks at is over. Both are of the training and
+    the validation part of all symbols: the test part was never learned from. ``data`` names the symbols with the digests of their files.
     """
 
-    symbol: str
-    timeframe: str
-    data_digest: str
+    data: dict[str, str]
     since: str
     until: str
 
@@ -109,7 +108,7 @@ def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
         raise BundleError("The model's strategy is not the one that it was trained with: the file was changed.")
     check_overrides(overrides or {})
     strategy = parse_strategy(description.strategy, name, {**dict(description.overrides), **(overrides or {})})
-    if description.feature_ids != strategy.feature_ids(description.seen.timeframe) or description.classes != list(CLASSES):
+    if description.feature_ids != strategy.feature_ids or description.classes != list(CLASSES):
         raise BundleError("The model's features or classes are not those of its strategy; it was made by another release, or changed.")
     sound = all(math.isfinite(offset) and math.isfinite(divisor) and divisor > 0 for offset, divisor in description.scaling)
     if len(description.scaling) != len(description.feature_ids) or not sound:
@@ -128,7 +127,7 @@ def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
 def _check_seen(seen: Seen) -> None:
     """What a model has learned from protects against IN-SAMPLE figures: it must make sense."""
     try:
-        sound = moment(seen.since) < moment(seen.until)
+        sound = bool(seen.data) and moment(seen.since) < moment(seen.until)
     except DataError:
         sound = False
     if not sound:

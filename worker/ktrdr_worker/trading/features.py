@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import Bars, DataError
+from ktrdr_worker.trading.frames import Frames, known
 from ktrdr_worker.trading.fuzzy import membership
 from ktrdr_worker.trading.indicators import compute
-from ktrdr_zmq.strategy.schema import FuzzySet, Strategy
+from ktrdr_zmq.strategy.schema import Strategy
 
 
 class Features(NamedTuple):
@@ -38,34 +40,49 @@ class Scaling(NamedTuple):
     divisor: float
 
 
-def build(strategy: Strategy, bars: Bars) -> Features:
-    """Compute all features. Row t depends on bars up to t and on nothing after it.
+def build(strategy: Strategy, frames: Frames) -> Features:
+    """Compute all features. Row t depends on bars that are complete at the close of base bar t, and on nothing after it.
+
+    Each is computed on its own timeframe's bars, and holds from the close of one of them to that of the next.
 
     Raises
     ------
     DataError
         When there are too few bars, or an indicator has no value somewhere.
     """
-    warmup = max(strategy.warmup, strategy.data.history_required)
-    if len(bars.opens) <= warmup:
+    matrix = np.empty((len(frames.bars.opens), len(strategy.features)))
+    warmup = strategy.data.history_required
+    for timeframe in dict.fromkeys(feature.timeframe for feature in strategy.features):
+        rows, needed = known(frames, timeframe), strategy.warmup(timeframe)
+        bars = frames.by_timeframe[timeframe]
+        if len(bars.opens) <= needed:
+            raise DataError(
+                f"The strategy {strategy.name} needs more than {needed} bars of {timeframe} before the first one it can use; "
+                f"{bars.symbol} has {len(bars.opens)}."
+            )
+        warmup = max(warmup, int(np.searchsorted(rows, needed)))
+        for column, values in _columns(strategy, timeframe, bars):
+            matrix[:, column] = values[rows]
+    if len(frames.bars.opens) <= warmup:
         raise DataError(
-            f"The strategy {strategy.name} needs more than {warmup} bars of {bars.timeframe} before the first one it can use; "
-            f"there are {len(bars.opens)}."
+            f"The strategy {strategy.name} needs more than {warmup} bars of {frames.base} before the first one it can use; "
+            f"{frames.bars.symbol} has {len(frames.bars.opens)}."
         )
-    outputs: dict[tuple[str, str], Array] = {}
-    for name in dict.fromkeys(item.indicator.indicator for item in strategy.inputs):
-        for output, values in compute(strategy.indicators[name], bars).items():
-            outputs[name, output] = values
-    columns: list[Array] = []
-    for item in strategy.inputs:
-        values = outputs[item.indicator.indicator, item.indicator.output]
-        if isinstance(item, FuzzySet):
-            columns += [membership(values, label.shape, label.parameters) for label in item.labels.values()]
-        else:
-            columns.append(values)
-    matrix = np.column_stack(columns).astype(np.float64)
     matrix[:warmup] = np.nan
-    return Features(strategy.feature_ids(bars.timeframe), matrix, warmup)
+    return Features(strategy.feature_ids, matrix, warmup)
+
+
+def _columns(strategy: Strategy, timeframe: str, bars: Bars) -> Iterator[tuple[int, Array]]:
+    """The features of a timeframe with their columns, one value for each of its bars."""
+    outputs: dict[str, dict[str, Array]] = {}
+    for column, feature in enumerate(strategy.features):
+        if feature.timeframe != timeframe:
+            continue
+        name, output, _ = feature.indicator
+        if name not in outputs:
+            outputs[name] = compute(strategy.indicators[name], bars)
+        values = outputs[name][output]
+        yield column, values if feature.membership is None else membership(values, *feature.membership)
 
 
 def fit_scaling(strategy: Strategy, rows: Array) -> list[Scaling]:
@@ -83,15 +100,15 @@ def fit_scaling(strategy: Strategy, rows: Array) -> list[Scaling]:
         When a raw input does not vary in the training part.
     """
     scalings: list[Scaling] = []
-    for item in strategy.inputs:
-        if isinstance(item, FuzzySet):
-            scalings += [Scaling(0.0, 1.0)] * len(item.labels)
+    for column, feature in enumerate(strategy.features):
+        if feature.normalization is None:
+            scalings.append(Scaling(0.0, 1.0))
             continue
-        values = rows[:, len(scalings)]
+        values = rows[:, column]
         low, high = float(values.min()), float(values.max())
-        scaling = Scaling(low, high - low) if item.normalization == "minmax" else Scaling(float(values.mean()), float(values.std()))
+        scaling = Scaling(low, high - low) if feature.normalization == "minmax" else Scaling(float(values.mean()), float(values.std()))
         if not high > low or not scaling.divisor > 0:
-            raise DataError(f"The input {item.indicator.text} has the same value in the whole training part, so that it cannot be scaled.")
+            raise DataError(f"The input {feature.id} has the same value in the whole training part, so that it cannot be scaled.")
         scalings.append(scaling)
     return scalings
 

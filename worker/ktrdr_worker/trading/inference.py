@@ -9,18 +9,19 @@ import torch
 
 from ktrdr_worker.trading import network as networks
 from ktrdr_worker.trading.arrays import Array
-from ktrdr_worker.trading.bars import Bars, DataError
+from ktrdr_worker.trading.bars import DataError
 from ktrdr_worker.trading.bundle import Trained
 from ktrdr_worker.trading.features import build, scale
+from ktrdr_worker.trading.frames import Frames
 
 
-def predict(model: Trained, bars: Bars, device: str = "cpu", tick: Callable[[float], None] = lambda _share: None) -> tuple[Array, int]:
-    """The probability of each class at every bar's close.
+def predict(model: Trained, frames: Frames, device: str = "cpu", tick: Callable[[float], None] = lambda _share: None) -> tuple[Array, int]:
+    """The probability of each class at the close of every bar of the base timeframe.
 
     Parameters
     ----------
     model : Trained
-    bars : Bars
+    frames : Frames
     device : str
     tick : callable, optional
         Gets the share that is done, 0 to 1, before each chunk of bars, and may raise to stop.
@@ -32,12 +33,12 @@ def predict(model: Trained, bars: Bars, device: str = "cpu", tick: Callable[[flo
     warmup : int
         How many those are: the indicators' warm-up, and what the first window of the network reads before its last bar.
     """
-    features = build(model.strategy, bars)
+    features = build(model.strategy, frames)
     window = model.strategy.model.window
     matrix = torch.from_numpy(scale(features.values[features.warmup :], model.scalings)).to(device)
     positions = torch.arange(window - 1, len(matrix), device=device)
     warmup = features.warmup + window - 1
-    probabilities = np.full((len(bars.opens), len(model.description.classes)), np.nan)
+    probabilities = np.full((len(frames.bars.opens), len(model.description.classes)), np.nan)
     probabilities[warmup:] = networks.probabilities(model.network.to(device), matrix, positions, window, tick).numpy()
     if not np.isfinite(probabilities[warmup:]).all():
         raise DataError("The model gives probabilities that are no numbers on these bars.")

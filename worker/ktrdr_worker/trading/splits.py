@@ -1,4 +1,4 @@
-"""Chronological parts of a data set, with purge and embargo. Index arithmetic; knows no bars.
+"""Chronological parts of a data set, with purge and embargo. Arithmetic of indices or moments; knows no bars.
 
 A sample is a bar at whose close a decision is made; its label looks at bars up to ``label_end``. Where that bar lies in the next part, or
 in the embargo before it, the sample would carry knowledge of that part into the one before: it is left out (Lopez de Prado, Advances in
@@ -7,6 +7,7 @@ Financial Machine Learning, 2018, chapter 7). A sample that reads a window of ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class Split(NamedTuple):
 
 
 def chronological(bars: Array, label_end: Array, fractions: tuple[float, float, float], embargo: int = 0, window: int = 1) -> Split:
-    """Split samples into training, validation and test part.
+    """Split samples of one symbol, in indices of bars.
 
     Parameters
     ----------
@@ -54,24 +55,45 @@ def chronological(bars: Array, label_end: Array, fractions: tuple[float, float, 
     Split
         A part may be empty; that is for the caller to judge.
     """
-    if bars.shape != label_end.shape or bars.ndim != 1:
-        raise ValueError("bars and label_end must be of one length")
-    if np.any(np.diff(bars) <= 0) or np.any(label_end < bars):
-        raise ValueError("bars must rise, and no label can end before its bar")
-    if min(fractions) <= 0 or abs(sum(fractions) - 1.0) > 1e-6 or embargo < 0 or window < 1:
-        raise ValueError("three shares above 0 with the sum 1 are needed, an embargo of 0 or more, and a window of 1 or more")
-    count = len(bars)
-    first_cut = round(count * fractions[0])
-    second_cut = round(count * (fractions[0] + fractions[1]))
-    return Split(
-        _part(bars, label_end, 0, first_cut, embargo, window),
-        _part(bars, label_end, first_cut, second_cut, embargo, window),
-        _part(bars, label_end, second_cut, count, embargo, window),
-    )
+    if embargo < 0 or window < 1:
+        raise ValueError("an embargo of 0 or more and a window of 1 or more are needed")
+    if np.any(np.diff(bars) <= 0):
+        raise ValueError("bars must rise")
+    return pooled(bars, label_end + 1, bars - window + 1, fractions, lambda boundary: boundary - embargo)
 
 
-def _part(bars: Array, label_end: Array, begin: int, end: int, embargo: int, window: int) -> PartIndices:
-    rows = np.arange(begin, end)
-    complete = rows[bars[rows] - window + 1 >= bars[begin]] if begin < end else rows
-    kept = complete if end >= len(bars) else complete[label_end[complete] < bars[end] - embargo]
-    return PartIndices(kept, len(complete) - len(kept), len(rows) - len(complete))
+def pooled(moments: Array, over: Array, begins: Array, fractions: tuple[float, float, float], limit: Callable[[int], int]) -> Split:
+    """Split samples of several symbols at common moments.
+
+    Parameters
+    ----------
+    moments : array of int64, shape (n,)
+        When the bar of each sample opens; in any order, and several may have the same.
+    over : array of int64, shape (n,)
+        When the last bar that each sample's label looks at is over: after the moment.
+    begins : array of int64, shape (n,)
+        When the first bar that each sample reads opens. None of it lies before the first sample of the part, kept or not.
+    fractions : three floats
+        Shares of the samples, above 0, with the sum 1.
+    limit : callable
+        By when the labels of a part must be over, from the moment at which the next one begins.
+    """
+    if not moments.shape == over.shape == begins.shape or moments.ndim != 1:
+        raise ValueError("moments, over and begins must be of one length")
+    if np.any(over <= moments) or np.any(begins > moments):
+        raise ValueError("no label must be over before its bar, and nothing must be read that comes later")
+    if min(fractions) <= 0 or abs(sum(fractions) - 1.0) > 1e-6:
+        raise ValueError("three shares above 0 with the sum 1 are needed")
+    ordered = np.sort(moments)
+    cuts = (round(len(ordered) * fractions[0]), round(len(ordered) * (fractions[0] + fractions[1])))
+    starts = [int(ordered[cut]) if cut < len(ordered) else None for cut in cuts]
+    part: Array = np.zeros(len(moments), dtype=np.int64)
+    for start in starts:
+        part += moments >= start if start is not None else 0
+    found = []
+    for number, following in enumerate((*starts, None)):
+        rows = np.flatnonzero(part == number)
+        complete = rows[begins[rows] >= moments[rows].min()] if len(rows) else rows
+        kept = complete if following is None else complete[over[complete] <= limit(following)]
+        found.append(PartIndices(kept, len(complete) - len(kept), len(rows) - len(complete)))
+    return Split(*found)
