@@ -51,19 +51,35 @@ class Process:
     def __init__(self, name: str, module: str, options: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
+        self._command = (module, tuple(options), folder, dict(env))
+        self.start()
+
+    def start(self, *, again: bool = False) -> None:
+        """Start it. One that is started ``again`` says nothing when it is ready: nobody waits for it."""
+        module, options, folder, env = self._command
         self.ready: dict[str, Any] = {}
         reader, writer = os.pipe()
+        words = () if again else ("--ready-fd", str(writer))
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", module, *options, "--ready-fd", str(writer)],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env), pass_fds=(writer,), cwd=folder,
+                    [sys.executable, "-m", module, *options, *words],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=() if again else (writer,), cwd=folder,
                     preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 (only async-signal-safe work: one prctl, one getppid)
                     start_new_session=True,
                 )  # fmt: skip
         finally:
             os.close(writer)
-        self._reader = reader
+        if again:
+            os.close(reader)
+        else:
+            self._reader = reader
+
+    def replace_option(self, name: str, value: str) -> None:
+        """Let it be started with another value the next time."""
+        module, options, folder, env = self._command
+        place = options.index(name) + 1
+        self._command = (module, (*options[:place], value, *options[place + 1 :]), folder, env)
 
     @property
     def pid(self) -> int:
@@ -197,6 +213,7 @@ class LocalCluster:
         self.processes.append(broker)
         broker.wait_ready()
         self.endpoint = Endpoint("127.0.0.1", int(broker.ready["port"]))
+        broker.replace_option("--base-port", str(self.endpoint.port))  # started again, it is to be found where it was
 
     def _begin_worker(self, spec: Mapping[str, Any], number: int) -> Process:
         known = {"id", "kinds", "slots", "simulate_gpu", "handlers", "options"}
@@ -221,6 +238,19 @@ class LocalCluster:
         process = self._begin_worker(spec, len(self.processes) - 1)
         process.wait_ready()
         return process
+
+    def revive(self) -> list[Process]:
+        """Start again what a signal has ended; what ended with an exit code of its own stays as it is.
+
+        Returns
+        -------
+        list of Process
+            What was started; none of it need be ready yet.
+        """
+        fallen = [process for process in self.processes if (process.exit_code or 0) < 0]
+        for process in fallen:
+            process.start(again=True)
+        return fallen
 
     def __enter__(self) -> Self:
         return self

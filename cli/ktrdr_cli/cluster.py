@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 REFRESH_S: Final = 1.0
 JOBS_SHOWN: Final = 8
+RECENT: Final = 3
 DRAIN_S: Final = 30.0
 DEMO_WORKERS: Final[list[dict[str, Any]]] = [
     {"id": "trainer", "kinds": ["training"], "slots": "cpu=1"},
@@ -43,7 +44,8 @@ def up(workers: int, data_dir: str | None, detach: bool, demo_workers: bool, rea
     """Start a broker and workers on this machine, for you alone; every other command finds them.
 
     It serves on loopback, at port 5555 and the three after it, or at the next free ones. Ctrl+C ends it in good order: workers hand their
-    jobs back, and the jobs go on after the next 'ktrdr up'. A second Ctrl+C kills it.
+    jobs back, and the jobs go on after the next 'ktrdr up'. A second Ctrl+C kills it. A broker or worker that is killed meanwhile is
+    started again.
     """
     from ktrdr_zmq.config import folders, load_settings
 
@@ -125,6 +127,8 @@ def _watch(shown: Face, cluster: LocalCluster, stop: Stop) -> None:
 
 
 def _look(client: Client, cluster: LocalCluster, board: Board, news: News, title: str) -> None:
+    revived = [f"{process.name} was killed, and was started again as process {process.pid}" for process in cluster.revive()]
+    news.recent = (news.recent + revived)[-RECENT:]
     if not cluster.processes[0].alive:
         raise LocalRefused("The broker has ended by itself.", hint=f"Its log says more: {cluster.processes[0].log}")
     try:
@@ -138,18 +142,26 @@ def _look(client: Client, cluster: LocalCluster, board: Board, news: News, title
             *blocks,
             job_table(jobs, title="Newest jobs", empty="No jobs yet. Try: ktrdr models train --strategy neuro_mean_reversion"),
             *gone,
+            *news.recent,
         )
     else:
-        news.tell(workers, jobs, gone)
+        news.tell(workers, jobs, [*gone, *revived])
 
 
 class News:
-    """What has changed since the last look, as log lines: for `up` without a terminal."""
+    """What has changed since the last look, as log lines: for `up` without a terminal.
+
+    Attributes
+    ----------
+    recent : list of str
+        The latest of what a board should still show.
+    """
 
     def __init__(self, shown: Face) -> None:
         self._shown = shown
         self._said: set[str] = set()
         self._jobs: dict[str, tuple[str, int]] = {}
+        self.recent: list[str] = []
 
     def tell(self, workers: Sequence[WorkerInfo], jobs: Sequence[JobInfo], gone: Sequence[str]) -> None:
         """Say what is new."""

@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "workers": Entry("ktrdr_cli.workers:workers", "List, show and drain workers."),
     "strategies": Entry("ktrdr_cli.strategies:strategies", "List, show, validate and copy strategies."),
     "data": Entry("ktrdr_cli.data:data", "List the bars that jobs can use."),
+    "chaos": Entry("ktrdr_cli.chaos:chaos", "Disturb a cluster of your own, and count what became of every job."),
     "config": Entry("ktrdr_cli.config:config", "Show the settings and where they come from."),
     "broker": Entry("ktrdr_cli.daemons:broker", "Run a broker; pause and unpause dispatch."),
     "worker": Entry("ktrdr_cli.daemons:worker", "Run a worker."),
