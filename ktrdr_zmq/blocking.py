@@ -108,6 +108,10 @@ class Job:
         """Fetch a file that the job produced."""
         return self._owner._run(self._job.artifact(name, Path(to)))
 
+    def save(self, to: str | Path, timeout: float | None = None) -> Path:
+        """Wait for the result of a job that makes one file, such as a report or a model, and fetch it; see `AsyncJob.save`."""
+        return self._owner._run(self._job.save(Path(to), timeout))
+
 
 class Client:
     """A connection to the broker for code without async; parameters as for `AsyncClient`.
@@ -190,6 +194,11 @@ class Client:
         """Backtest a trained model; see `ktrdr_zmq.recipes.backtesting`."""
         source = model._job if isinstance(model, Job) else model
         return Job(self, self._run(self._async.backtest(source, symbol, timeframe, **options)))
+
+    def report(self, backtest: Job | AsyncJob | str = "last", **options: Any) -> Job:
+        """Make a page of a backtest, to be fetched with `Job.save`; see `ktrdr_zmq.followups.report`."""
+        source = backtest._job if isinstance(backtest, Job) else backtest
+        return Job(self, self._run(self._async.report(source, **options)))
 
     def job(self, ref: str) -> Job:
         """A job by id, the beginning of one, ``last`` or ``last:KIND``."""

@@ -354,7 +354,7 @@ class AsyncClient:
             path = await self.get_artifact(digest, Path(folder) / "artifact")
             return await asyncio.to_thread(path.read_bytes)
 
-    # ------------------------------------------------------------ the two built-in jobs
+    # ------------------------------------------------------------ the built-in jobs
 
     async def train(
         self, strategy: str, symbol: str | Sequence[str] | None = None, timeframe: str | None = None, **options: Any
@@ -375,6 +375,12 @@ class AsyncClient:
         trained = payload.unpack(await self.fetch_result(info.id))
         data_dir = options.pop("data_dir", None) or self.data_dir
         return await self.submit_request(backtesting(info, trained, symbol, timeframe, data_dir=data_dir, **options))
+
+    async def report(self, backtest: AsyncJob | str = "last", **options: Any) -> AsyncJob:
+        """Make a page of a backtest; see `ktrdr_zmq.followups.report`. `AsyncJob.save` fetches it."""
+        from ktrdr_zmq.followups import report
+
+        return await self.submit_request(await report(self, backtest, **options))
 
 
 class _Prepared(NamedTuple):

@@ -273,6 +273,22 @@ class AsyncJob:
         """
         return await self._client.get_artifact(await self._digest(name), to)
 
+    async def save(self, to: Path, timeout: float | None = None) -> Path:
+        """Wait for the result of a job that makes one file, such as a report or a model, and fetch that file.
+
+        Raises
+        ------
+        UsageError
+            When it has made none, or several.
+        JobFailed, JobCancelled, JobTimedOut, WaitTimedOut
+            As `result`.
+        """
+        await self.result(timeout)
+        made = [artifact.name for artifact in (await self.status()).artifacts if artifact.name not in ("log", "checkpoint")]
+        if len(made) != 1:
+            raise UsageError(f"Job {self.id[:8]} has not made one file but: {', '.join(made) or 'none'}.", hint="Use artifact(name, to).")
+        return await self.artifact(made[0], to)
+
     async def artifact_bytes(self, name: str) -> bytes:
         """Fetch a file that the job produced, as octets; see `artifact`."""
         return await self._client.artifact_bytes(await self._digest(name))

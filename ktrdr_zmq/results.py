@@ -1,4 +1,4 @@
-"""What the two built-in jobs return: one typed schema for the worker that writes it and for everybody who reads it.
+"""What the built-in jobs return: one typed schema for the worker that writes it and for everybody who reads it.
 
 Names, units and the rule of which figure may be undefined live here and nowhere else; ``docs/metrics.md`` is compared with
 ``METRICS`` by a test. An undefined figure is ``None``, never 0, NaN or infinity. A field that is missing is an error, and a
@@ -410,11 +410,33 @@ class BacktestResult(Document, frozen=True, kw_only=True):
     digest: str
 
 
-DOCUMENTS: Final[Mapping[str, type[Document]]] = {cls.KIND: cls for cls in (TrainingResult, BacktestResult)}
+class ReportResult(Document, frozen=True, kw_only=True):
+    """What a report returns; the page itself is the artifact ``report`` (HTML).
+
+    ``backtest`` and ``training`` are the ids of the jobs that it shows, the latter empty where it is not known; ``bars`` rows of the equity
+    curve and ``trades`` were read. ``with_prices`` is false where the bars were not there.
+    """
+
+    KIND: ClassVar[str] = "report"
+
+    title: str
+    backtest: str
+    training: str
+    bars: int
+    trades: int
+    with_prices: bool
+    in_sample: bool
+    octets: int
+    report_digest: str
+    duration_s: float
+    warnings: list[str]
+
+
+DOCUMENTS: Final[Mapping[str, type[Document]]] = {cls.KIND: cls for cls in (TrainingResult, BacktestResult, ReportResult)}
 
 
 def read(plain: Mapping[str, Any]) -> Document:
-    """Read a result of either job, told apart by its ``kind``.
+    """Read a result of any of these jobs, told apart by its ``kind``.
 
     Raises
     ------

@@ -145,7 +145,7 @@ def test_the_command_line_touches_broker_and_worker_only_where_it_starts_them(na
 
 @pytest.mark.parametrize("name", [name for name in MODULES if inside(name, "ktrdr_worker.trading")])
 def test_the_science_knows_only_the_strategy_the_results_and_the_errors(name: str) -> None:
-    allowed = ("ktrdr_worker.trading", "ktrdr_zmq.strategy", "ktrdr_zmq.results", "ktrdr_zmq.errors")
+    allowed = ("ktrdr_worker.trading", "ktrdr_zmq.strategy", "ktrdr_zmq.results", "ktrdr_zmq.figures", "ktrdr_zmq.errors")
     wrong = [
         f"{name}:{line} imports {what}"
         for what, line in imported(ast.walk(tree(name)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ktrdr_cli.common import Face, face, group, talk
+from ktrdr_cli.followups import report as report_command
 from ktrdr_cli.reports import report
 from ktrdr_cli.submitting import (
     DATA_OPTIONS,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 @group("backtest")
 def backtest() -> None:
-    """Backtest a trained model."""
+    """Backtest a trained model, and make a report of it."""
+
+
+backtest.add_command(report_command)
 
 
 @backtest.command("run")
@@ -93,7 +97,10 @@ def run(
             show_detached(shown, await job.status())
             return
         result, ended = await see_through(job, shown, f"backtesting {request.name}")
-        more = f"Every figure: ktrdr jobs result {job.id[:8]}    Trades and equity: add --trades FILE --equity FILE"
+        more = (
+            f"Every figure: ktrdr jobs result {job.id[:8]}    Trades and equity: add --trades FILE --equity FILE\n"
+            f"A page to look at: ktrdr backtest report {job.id[:8]}"
+        )
         shown.out.show({**outcome(ended), "result": dict(result)}, *report(result, ended), more, essence=[job.id])
 
     with detachable(lambda: ids):

@@ -6,7 +6,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-DASH: Final = "-"
+from ktrdr_zmq import figures
+
+DASH: Final = figures.DASH
 """Stands where there is no value."""
 
 

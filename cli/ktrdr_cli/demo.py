@@ -116,6 +116,7 @@ def _next_steps(keep: bool, broker: str, folder: str) -> list[str]:
             f"The cluster keeps running at {broker}, its data in {folder}. Every command finds it:",
             "  ktrdr jobs list                      what it did",
             "  ktrdr backtest run -m last           backtest the model again",
+            "  ktrdr backtest report                a page about the last backtest",
             "  ktrdr down                           stop it",
         ]
     return [
@@ -123,5 +124,6 @@ def _next_steps(keep: bool, broker: str, folder: str) -> list[str]:
         "  ktrdr up                             a cluster that stays, on this machine",
         f"  ktrdr models train --strategy {STRATEGY} --symbol {SYMBOL} --timeframe 1d",
         "  ktrdr backtest run -m last           backtest the last model",
+        "  ktrdr backtest report                a page about the last backtest",
         f"  ktrdr strategies copy {STRATEGY} mine",
     ]

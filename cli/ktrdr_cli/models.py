@@ -10,7 +10,7 @@ import click
 
 from ktrdr_cli.blocks import DASH, Column, Table
 from ktrdr_cli.common import face, group, talk
-from ktrdr_cli.reports import label, report
+from ktrdr_cli.reports import report
 from ktrdr_cli.submitting import (
     DATA_OPTIONS,
     OPTIONS,
@@ -23,9 +23,10 @@ from ktrdr_cli.submitting import (
     submit,
     with_options,
 )
-from ktrdr_cli.texts import ago, figure
+from ktrdr_cli.texts import ago
 from ktrdr_cli.watching import detachable, outcome
 from ktrdr_zmq.errors import Refused, UnknownJob, UsageError
+from ktrdr_zmq.figures import figure, label
 
 if TYPE_CHECKING:
     from ktrdr_zmq.client import AsyncClient

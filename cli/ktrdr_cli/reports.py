@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ktrdr_cli.blocks import DASH, Block, Column, Fields, Table
-from ktrdr_cli.texts import as_text, figure, seconds
+from ktrdr_cli.texts import as_text, octets, seconds
+from ktrdr_zmq.figures import figure, label
 
 if TYPE_CHECKING:
-    from ktrdr_zmq.results import BacktestResult, ClassificationMetrics, TrainingResult
+    from ktrdr_zmq.results import BacktestResult, ClassificationMetrics, ReportResult, TrainingResult
     from ktrdr_zmq.views import JobInfo
 
 IN_SAMPLE: Final = "IN-SAMPLE: the window overlaps the bars that the model was trained on. These figures say nothing about the future."
@@ -20,11 +21,6 @@ _SHORT: Final = {
     "commission_paid", "slippage_paid", "equity_final",
 }  # fmt: skip
 """What the table after a backtest shows; ``jobs result`` shows every figure."""
-
-
-def label(name: str) -> str:
-    """A metric's name for people."""
-    return {"mcc": "MCC", "macro_f1": "macro F1", "sqn": "SQN", "cagr": "CAGR"}.get(name, name.replace("_", " "))
 
 
 def day(moment: str) -> str:
@@ -39,7 +35,7 @@ def where_it_ran(info: JobInfo, device: str) -> str:
 
 def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> list[Block]:
     """The blocks for a result; of a kind that has no schema, its values by name."""
-    from ktrdr_zmq.results import DOCUMENTS, BacktestResult, read
+    from ktrdr_zmq.results import DOCUMENTS, BacktestResult, ReportResult, read
 
     if plain.get("kind") not in DOCUMENTS:
         rows = [(str(key), as_text(value)) for key, value in plain.items() if key not in ("schema", "kind")]
@@ -47,6 +43,8 @@ def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> li
     document = read(plain)
     if isinstance(document, BacktestResult):
         return backtest_report(document, info, full=full)
+    if isinstance(document, ReportResult):
+        return page_report(document, info)
     return training_report(cast("TrainingResult", document), info, full=full)
 
 
@@ -169,6 +167,17 @@ def backtest_report(result: BacktestResult, info: JobInfo, *, full: bool = False
     if result.in_sample:
         blocks.append(IN_SAMPLE)
     return blocks + warnings(result.warnings)
+
+
+def page_report(result: ReportResult, info: JobInfo) -> list[Block]:
+    """What a report shows; the page itself is a file of the job."""
+    rows = [
+        ("job", info.id),
+        ("backtest", result.backtest),
+        ("training", result.training or DASH),
+        ("page", f"{octets(result.octets)}, {result.bars:,} bars, {result.trades:,} trades"),
+    ]
+    return [Fields(rows, title=f"Report: {result.title}"), *warnings(result.warnings)]
 
 
 def warnings(texts: Sequence[str]) -> list[Block]:

@@ -29,14 +29,14 @@ class Submission(NamedTuple):
     name: str | None
     label: tuple[str, ...]
     priority: int
-    device: str
-    gpu_wait: float
     queue: bool
     no_wait: bool
     detach: bool
     timeout: float
-    threads: int
-    dry_run: bool
+    device: str = "auto"
+    gpu_wait: float = 0.0
+    threads: int = 1
+    dry_run: bool = False
 
     def request_options(self, face: Face) -> dict[str, Any]:
         """As `JobRequest` takes them."""
@@ -51,10 +51,22 @@ class Submission(NamedTuple):
         }  # fmt: skip
 
 
-OPTIONS: tuple[Callable[[F], F], ...] = (
+NAMING: tuple[Callable[[F], F], ...] = (
     click.option("--name", metavar="NAME", help="Name of the job, and of the model it makes; the strategy's or model's by default."),
     click.option("--label", metavar="KEY=VALUE", multiple=True, help="A label to find the job by; repeatable."),
     click.option("--priority", type=click.IntRange(-1000, 1000), metavar="N", default=0, show_default=True, help="Higher runs first."),
+)
+WAITING: tuple[Callable[[F], F], ...] = (
+    click.option("--queue", is_flag=True, help="Let the job wait if no worker can run it now, instead of being refused."),
+    click.option("--no-wait", is_flag=True, help="Exit 3 when the broker refuses for the moment, instead of trying again."),
+    click.option("--detach", "-d", is_flag=True, help="Return as soon as the broker has the job."),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0), default=0.0, metavar="S",
+        help="Seconds the job may run before it is stopped; 0: no limit."
+    ),
+)  # fmt: skip
+OPTIONS: tuple[Callable[[F], F], ...] = (
+    *NAMING,
     click.option(
         "--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True,
         help="What it may run on; auto prefers a GPU and falls back to a CPU.",
@@ -63,13 +75,7 @@ OPTIONS: tuple[Callable[[F], F], ...] = (
         "--gpu-wait", type=click.FloatRange(min=0), default=0.0, metavar="S",
         help="Seconds for which auto waits for a busy GPU before it takes a CPU.",
     ),
-    click.option("--queue", is_flag=True, help="Let the job wait if no worker can run it now, instead of being refused."),
-    click.option("--no-wait", is_flag=True, help="Exit 3 when the broker refuses for the moment, instead of trying again."),
-    click.option("--detach", "-d", is_flag=True, help="Return as soon as the broker has the job."),
-    click.option(
-        "--timeout", type=click.FloatRange(min=0), default=0.0, metavar="S",
-        help="Seconds the job may run before it is stopped; 0: no limit."
-    ),
+    *WAITING,
     click.option("--threads", type=click.IntRange(1, 1024), metavar="N", default=1, show_default=True,
         help="Threads for its numerical libraries."),
     click.option("--dry-run", is_flag=True, help="Check everything and show what would be submitted; submit nothing."),

@@ -97,21 +97,6 @@ def octets(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def figure(value: float | None, unit: str) -> str:
-    """A figure by its unit (``ktrdr_zmq.results.METRICS``): fractions in percent, undefined ones as a dash."""
-    if value is None:
-        return DASH
-    if unit == "fraction":
-        return f"{value:.2%}".replace("%", " %")
-    if unit == "currency":
-        return f"{value:,.2f}"
-    if unit == "days":
-        return f"{value:,.1f} d"
-    if unit in ("count", "bars"):
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
-    return f"{value:,.3f}"
-
-
 def span(text: str) -> dt.timedelta | None:
     """Read ``90s``, ``30m``, ``12h``, ``7d`` or ``2w``; None if it is none of these."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip())

@@ -20,6 +20,8 @@ from ktrdr_zmq.views import ArtifactInfo, AttemptInfo, Explanation, JobInfo, Log
 AT = dt.datetime(2026, 6, 1, 12, 0, 0, tzinfo=dt.UTC)
 MODEL = ArtifactInfo("model", "ab" * 32, 12_345, "application/zip")
 TRADES = ArtifactInfo("trades", "cd" * 32, 17, "text/csv")
+EQUITY = ArtifactInfo("equity", "ce" * 32, 17, "text/csv")
+PAGE = ArtifactInfo("report", "ba" * 32, 17, "text/html")
 CRASH = Failure("Crashed", "The job's process was killed.", signal=11, exit_code=0, stderr_tail="segmentation\nfault\n")
 
 
@@ -90,6 +92,15 @@ def backtested(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def reported(**changes: Any) -> dict[str, Any]:
+    """A report's result."""
+    return {
+        "schema": 1, "kind": "report", "title": "mine on EURUSD 1h", "backtest": "b" * 32, "training": "", "bars": 900, "trades": 84,
+        "with_prices": True, "in_sample": False, "octets": 5_100_000, "report_digest": PAGE.digest, "duration_s": 0.6, "warnings": [],
+        **changes,
+    }  # fmt: skip
+
+
 def _data() -> dict[str, Any]:
     return {
         "symbol": "EURUSD", "timeframe": "1h", "digest": "ef" * 32, "filename": "EURUSD_1h.csv", "origin": "built-in",
@@ -118,6 +129,7 @@ class FakeClient:
         self.on_submit: Any = None
         self.addresses: list[str | None] = []
         self.plays = False
+        self.products: list[ArtifactInfo] = [MODEL]
 
     def put(self, info: JobInfo, result: dict[str, Any] | None = None) -> JobInfo:
         """Let there be a job; the newest is put last."""
@@ -178,6 +190,7 @@ class FakeClient:
                 state=JobState.QUEUED,
                 fraction=0.0,
                 reason="SUBMITTED",
+                artifacts=self.products,
             ),
             self.answer,
         )

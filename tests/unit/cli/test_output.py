@@ -12,8 +12,9 @@ import pytest
 
 from ktrdr_cli.blocks import Column, Fields, Table, plain_text
 from ktrdr_cli.output import JsonOutput, Output, PipeClosed, PlainOutput, TerminalOutput, make_output
-from ktrdr_cli.texts import ago, figure, octets, past_moment, seconds, span
+from ktrdr_cli.texts import ago, octets, past_moment, seconds, span
 from ktrdr_zmq.errors import Refused, UsageError
+from ktrdr_zmq.figures import figure
 
 TABLE = Table([Column("NAME"), Column("N", right=True)], [["a", "1"], ["long name", "12"]], title="Things", empty="None.")
 
