@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/strategies.md and docs/metrics.md: ``python docs/make_reference.py``; ``--check`` only compares.
+"""Write the generated parts of strategies.md, indicators.md and metrics.md: ``python docs/make_reference.py``; ``--check`` only compares.
 
 The tables between ``<!-- generated: NAME -->`` and ``<!-- end -->`` come from the strategy grammar, the catalogue of indicators and the
 schema of results. Everything else on the pages is written by hand.
@@ -21,9 +21,10 @@ from pydantic_core import PydanticUndefined
 
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy import schema
-from ktrdr_zmq.strategy.catalogue import CATALOGUE
+from ktrdr_zmq.strategy.catalogue import CATALOGUE, LEFT_OUT
+from ktrdr_zmq.strategy.indicator import Indicator, Parameter
 
-PAGES = ("strategies.md", "metrics.md")
+PAGES = ("strategies.md", "indicators.md", "metrics.md")
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "training_data": schema.TrainingData,
     "nn_inputs": schema.FuzzyInput,
@@ -86,15 +87,49 @@ def section(name: str) -> Callable[[], Iterator[str]]:
 
 
 def indicators() -> Iterator[str]:
-    """The table of indicators."""
-    yield "| type | parameters (default, range) | outputs | bars before the first value | what it is |"
-    yield "|---|---|---|---|---|"
+    """A heading and a table for each family of indicators."""
+    family = ""
     for name, known in CATALOGUE.items():
-        parameters = ", ".join(f"`{key}` ({p.default:g}, {p.low:g} to {p.high:g})" for key, p in known.parameters.items())
-        outputs = ", ".join(f"`{output}`" for output in known.outputs)
-        warmup = known.warmup({key: p.default for key, p in known.parameters.items()})
-        source = "; `source`" if known.sourced else ""
-        yield f"| `{name}` | {parameters}{source} | {outputs} | {warmup} | {known.meaning} |"
+        if known.family != family:
+            yield from (*([""] if family else []), f"## {known.family}", "")
+            yield "| type | parameters (default, range) | outputs | bars before | unstable | what it is |"
+            yield "|---|---|---|---|---|---|"
+            family = known.family
+        yield f"| `{name}` | {parameters(known)} | {outputs(known)} | {before(known)} | {unstable(known)} | {known.meaning} |"
+
+
+def parameters(known: Indicator) -> str:
+    """All keys besides ``type``."""
+    found = [f"`{key}` ({limits_of(parameter)})" for key, parameter in known.parameters.items()]
+    return ", ".join([*found, *(["`source`"] if known.sourced else [])])
+
+
+def limits_of(parameter: Parameter) -> str:
+    if parameter.choices:
+        return f"{parameter.default}"
+    return f"{parameter.default:g}, {parameter.low:g} to {parameter.high:g}"
+
+
+def outputs(known: Indicator) -> str:
+    """Names of the outputs; the one that a bare id means is bold."""
+    names = [f"`{output}`" for output in known.outputs]
+    return ", ".join([f"**{names[0]}**" if known.bare and len(names) > 1 else names[0], *names[1:]])
+
+
+def before(known: Indicator) -> int:
+    return known.warmup({key: parameter.default for key, parameter in known.parameters.items()})
+
+
+def unstable(known: Indicator) -> str:
+    return {True: "yes", False: "", "average": "with its average"}[known.unstable]
+
+
+def left_out() -> Iterator[str]:
+    """TA-Lib's functions that are no indicators of their own."""
+    yield "| TA-Lib | why not |"
+    yield "|---|---|"
+    for name, reason in LEFT_OUT.items():
+        yield f"| `{name}` | It {reason}. |"
 
 
 def metrics(kind: str) -> Callable[[], Iterator[str]]:
@@ -112,6 +147,7 @@ def metrics(kind: str) -> Callable[[], Iterator[str]]:
 PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
     **{name: section(name) for name in SECTIONS},
     "indicators": indicators,
+    "left_out": left_out,
     "metrics_training": metrics("training"),
     "metrics_backtesting": metrics("backtesting"),
 }

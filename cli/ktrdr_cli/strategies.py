@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ktrdr_cli.blocks import Column, Table
+from ktrdr_cli.blocks import Column, Fields, Table
 from ktrdr_cli.common import face, group
 from ktrdr_cli.submitting import overrides
 from ktrdr_zmq.errors import UsageError
+
+if TYPE_CHECKING:
+    from ktrdr_zmq.strategy.indicator import Indicator
 
 
 @group("strategies")
@@ -106,3 +109,70 @@ def copy(strategy: str, to: str | None, force: bool) -> None:
         raise UsageError(f"{path} exists already.", hint="Give another name, or overwrite it with --force.") from None
     said = f"Copied to {path}. Train with it: ktrdr models train --strategy {path.stem if path.parent == Path('strategies') else path}"
     face().out.show({"schema": 1, "path": str(path), "from": source}, said, essence=[str(path)])
+
+
+@strategies.command("indicators")
+@click.argument("name", required=False)
+def indicators(name: str | None) -> None:
+    """List the indicators that a strategy can use, or explain one: its parameters, outputs, and the bars it needs first."""
+    from ktrdr_zmq.strategy.catalogue import CATALOGUE, meant_by
+    from ktrdr_zmq.strategy.problems import did_you_mean
+
+    if name is None:
+        rows = [[kind, known.family, known.meaning] for kind, known in CATALOGUE.items()]
+        columns = [Column("INDICATOR", whole=True), Column("FAMILY", whole=True), Column("WHAT IT IS")]
+        document = {"schema": 1, "indicators": [_described(kind, known) for kind, known in CATALOGUE.items()]}
+        face().out.show(document, Table(columns, rows), essence=list(CATALOGUE))
+        return
+    if name not in CATALOGUE:
+        meant = meant_by(name)
+        raise UsageError(
+            f"There is no indicator {name!r}{f'; did you mean {meant}?' if meant else did_you_mean(name, CATALOGUE) or '.'}",
+            hint="List all: ktrdr strategies indicators",
+        )
+    known = CATALOGUE[name]
+    described = _described(name, known)
+    keys = ["source"] * known.sourced + list(known.parameters)
+    fields = [
+        ("indicator", name),
+        ("family", known.family),
+        ("what it is", known.meaning),
+        ("outputs", ", ".join(known.outputs) + (f" (a bare id means {known.outputs[0]})" if known.bare else "")),
+        ("bars before", f"{described['bars_before']} with the defaults, in general {known.formula}"),
+        ("unstable", {True: "yes: more history changes its values", False: "no", "average": "if its average is"}[known.unstable]),
+        ("needs volume", "yes" if known.volume else "no"),
+        ("TA-Lib", ", ".join(known.talib) or "-"),
+        ("write", f"my_{name}: {{type: {name}{''.join(f', {key}: {p.default}' for key, p in known.parameters.items())}}}"),
+    ]
+    table = Table(
+        [Column("PARAMETER", whole=True), Column("DEFAULT", whole=True), Column("VALUES"), Column("MEANING")],
+        [_parameter_row(key, known) for key in keys],
+        empty="It has no parameters.",
+    )
+    face().out.show({"schema": 1, **described}, Fields(fields), table, essence=[f"{name}.{output}" for output in known.outputs])
+
+
+def _described(name: str, known: Indicator) -> dict[str, Any]:
+    """An indicator as ``--json`` has it."""
+    defaults = {key: parameter.default for key, parameter in known.parameters.items()}
+    parameters = {
+        key: {"default": p.default, "meaning": p.meaning, **({"choices": p.choices} if p.choices else {"from": p.low, "to": p.high})}
+        for key, p in known.parameters.items()
+    }
+    return {
+        "name": name, "family": known.family, "meaning": known.meaning, "parameters": parameters, "source": known.sourced,
+        "outputs": known.outputs, "bare_output": known.outputs[0] if known.bare else None, "bars_before": known.warmup(defaults),
+        "bars_before_formula": known.formula, "unstable": known.is_unstable(defaults), "volume": known.volume, "talib": known.talib,
+    }  # fmt: skip
+
+
+def _parameter_row(key: str, known: Indicator) -> list[str]:
+    if key == "source":
+        from ktrdr_zmq.strategy.indicator import SOURCES
+
+        return [key, "close", " ".join(SOURCES), "What it is computed from."]
+    parameter = known.parameters[key]
+    if parameter.choices:
+        return [key, str(parameter.default), " ".join(parameter.choices), parameter.meaning]
+    values = f"{parameter.low:g} to {parameter.high:g}{', whole' if parameter.whole else ''}"
+    return [key, f"{parameter.default:g}", values, parameter.meaning]

@@ -1,118 +1,41 @@
-"""The indicators: names, parameters with defaults and ranges, outputs, and how many bars pass before there is a value. Data only.
+"""The catalogue of indicators, as data: clients check strategies with it and need no TA-Lib.
 
-Clients check strategies with it; ``ktrdr_worker.trading.indicators`` computes what it lists, and a test there compares the two.
+``indicators.json`` beside this module is written by ``python docs/make_catalogue.py`` from the functions in
+``ktrdr_worker.trading.indicators``; a test there compares the two, and both with TA-Lib.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
 
-SOURCES: Final = ("open", "high", "low", "close", "hl2", "hlc3", "ohlc4", "volume")
-"""What ``source`` may name; hl2, hlc3 and ohlc4 are means of those prices."""
-
-Numbers = Mapping[str, float]
-
-
-class Parameter(NamedTuple):
-    """A parameter of an indicator: `low` and `high` are allowed."""
-
-    default: float
-    low: float
-    high: float
-    whole: bool
-    meaning: str
+from ktrdr_zmq.strategy.indicator import Indicator, Parameter
 
 
-class Indicator(NamedTuple):
-    """An indicator.
-
-    Attributes
-    ----------
-    meaning : str
-        One line for people.
-    parameters : mapping of str to Parameter
-    outputs : tuple of str
-        The first is what the bare id means, if ``bare`` is true.
-    bare : bool
-        Whether an id without ``.output`` may be used.
-    sourced : bool
-        Whether it has the key ``source``; otherwise it is computed from high, low and close.
-    warmup : callable
-        Bars before the first value, by parameters.
-    ordered : tuple of (str, str)
-        Pairs of parameters of which the first must be the smaller one.
-    """
-
-    meaning: str
-    parameters: Mapping[str, Parameter]
-    outputs: tuple[str, ...]
-    bare: bool
-    sourced: bool
-    warmup: Callable[[Numbers], int]
-    ordered: tuple[tuple[str, str], ...] = ()
+def _indicator(entry: dict[str, Any]) -> Indicator:
+    parameters = {name: Parameter(**{**given, "choices": tuple(given.get("choices", ()))}) for name, given in entry["parameters"].items()}
+    lists = {key: tuple(entry[key]) for key in ("outputs", "talib", "also")}
+    ordered = tuple((smaller, larger) for smaller, larger in entry["ordered"])
+    return Indicator(**{**entry, **lists, "ordered": ordered, "parameters": parameters})
 
 
-def _bars(default: int, low: int = 2, meaning: str = "Bars to look back over.") -> Parameter:
-    return Parameter(default, low, 5000, True, meaning)
+_DATA: Final = json.loads(Path(__file__).with_name("indicators.json").read_text(encoding="utf-8"))
+
+CATALOGUE: Final[Mapping[str, Indicator]] = {name: _indicator(entry) for name, entry in _DATA["indicators"].items()}
+"""By name, family after family."""
+
+LEFT_OUT: Final[Mapping[str, str]] = _DATA["left_out"]
+"""Functions of TA-Lib that are no indicators here, and why."""
 
 
-def _period(less: int, factor: int = 1) -> Callable[[Numbers], int]:
-    return lambda p: factor * int(p["period"]) - less
+@cache
+def _other_names() -> dict[str, str]:
+    return {other.lower(): name for name, known in CATALOGUE.items() for other in (*known.also, *known.talib)}
 
 
-CATALOGUE: Final[Mapping[str, Indicator]] = {
-    "sma": Indicator("Simple moving average.", {"period": _bars(20)}, ("sma",), True, True, _period(1)),
-    "ema": Indicator("Exponential moving average, begun with a simple one.", {"period": _bars(20)}, ("ema",), True, True, _period(1)),
-    "rsi": Indicator("Relative strength index (Wilder), 0 to 100.", {"period": _bars(14)}, ("rsi",), True, True, _period(0)),
-    "macd": Indicator(
-        "Moving average convergence/divergence: fast less slow EMA, its EMA, and their difference.",
-        {"fast": _bars(12), "slow": _bars(26), "signal": _bars(9, 1)},
-        ("macd", "signal", "histogram"),
-        True,
-        True,
-        lambda p: int(p["slow"] + p["signal"]) - 2,
-        (("fast", "slow"),),
-    ),
-    "bbands": Indicator(
-        "Bollinger bands; percent_b is the place between lower (0) and upper (1), width their distance over the middle.",
-        {"period": _bars(20), "deviations": Parameter(2.0, 0.1, 10.0, False, "Standard deviations (ddof 0) from the middle.")},
-        ("upper", "middle", "lower", "percent_b", "width"),
-        False,
-        True,
-        _period(1),
-    ),
-    "atr": Indicator(
-        "Average true range (Wilder), in the unit of the price; relative is over the close.",
-        {"period": _bars(14)},
-        ("atr", "relative"),
-        True,
-        False,
-        _period(0),
-    ),
-    "adx": Indicator(
-        "Average directional movement index (Wilder) and its two directional indicators, 0 to 100.",
-        {"period": _bars(14)},
-        ("adx", "plus_di", "minus_di"),
-        True,
-        False,
-        _period(1, 2),
-    ),
-    "stochastic": Indicator(
-        "Stochastic oscillator, 0 to 100: k smoothed by a simple average, d the simple average of k.",
-        {
-            "period": _bars(14, 1),
-            "k_smooth": _bars(3, 1, "Bars that k is averaged over."),
-            "d_smooth": _bars(3, 1, "Bars that d is averaged over."),
-        },
-        ("k", "d"),
-        False,
-        False,
-        lambda p: int(p["period"] + p["k_smooth"] + p["d_smooth"]) - 3,
-    ),
-}
-
-
-def warmup(kind: str, parameters: Numbers) -> int:
-    """Bars before the first value of any output."""
-    return CATALOGUE[kind].warmup(parameters)
+def meant_by(name: str) -> str | None:
+    """The indicator that somebody means who writes TA-Lib's or another name of it."""
+    return _other_names().get(name.lower())

@@ -9,8 +9,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ktrdr_zmq.strategy import schema
-from ktrdr_zmq.strategy.catalogue import CATALOGUE, SOURCES, Parameter
+from ktrdr_zmq.strategy.catalogue import CATALOGUE, meant_by
 from ktrdr_zmq.strategy.document import Document, Path, dotted
+from ktrdr_zmq.strategy.indicator import SOURCES, Parameter, Value
 from ktrdr_zmq.strategy.inputs import InputReader, Uses
 from ktrdr_zmq.strategy.problems import Problem, StrategyInvalid, did_you_mean
 from ktrdr_zmq.strategy.schema import FuzzySet, IndicatorUse, Membership, Reference, Strategy
@@ -203,7 +204,8 @@ class _Reader:
         kind = entry.get("type")
         if not isinstance(kind, str) or kind not in CATALOGUE:
             what = "type is missing" if kind is None else f"there is no indicator {kind!r}"
-            self._problem((*path, "type"), f"{what}{did_you_mean(str(kind), CATALOGUE)}")
+            meant = meant_by(str(kind))
+            self._problem((*path, "type"), f"{what}; did you mean {meant}?" if meant else f"{what}{did_you_mean(str(kind), CATALOGUE)}")
             return None
         known = CATALOGUE[kind]
         words = ("type", *(("source",) if known.sourced else ()), *known.parameters)
@@ -214,14 +216,19 @@ class _Reader:
         if known.sourced and (not isinstance(source, str) or source not in SOURCES):
             self._problem((*path, "source"), f"there is no source {source!r}{did_you_mean(str(source), SOURCES)}")
         values = {
-            key: self._number(entry.get(key, parameter.default), parameter, (*path, key)) for key, parameter in known.parameters.items()
+            key: self._value(entry.get(key, parameter.default), parameter, (*path, key)) for key, parameter in known.parameters.items()
         }
         for smaller, larger in known.ordered:
-            if values[smaller] >= values[larger]:
+            if float(values[smaller]) >= float(values[larger]):
                 self._problem((*path, smaller), f"must be below {larger}, which is {values[larger]:g}")
         return IndicatorUse(name, kind, str(source) if known.sourced else "", values)
 
-    def _number(self, value: Any, parameter: Parameter, path: Path) -> float:
+    def _value(self, value: Any, parameter: Parameter, path: Path) -> Value:
+        if parameter.choices:
+            if not isinstance(value, str) or value not in parameter.choices:
+                self._problem(path, f"must be one of {', '.join(parameter.choices)}, not {value!r:.60}")
+                return parameter.default
+            return value
         if not _is_number(value):
             self._problem(path, f"must be a number, not {value!r:.60}")
             return parameter.default

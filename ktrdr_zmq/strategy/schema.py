@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from ktrdr_zmq.strategy.catalogue import CATALOGUE
+from ktrdr_zmq.strategy.indicator import Value
 from ktrdr_zmq.strategy.timeframes import MINUTES
 
 GRAMMAR: Final = "3.0"
@@ -266,12 +267,17 @@ class IndicatorUse(NamedTuple):
     id: str
     type: str
     source: str
-    parameters: dict[str, float]
+    parameters: dict[str, Value]
 
     @property
     def warmup(self) -> int:
         """Bars before its first value."""
         return CATALOGUE[self.type].warmup(self.parameters)
+
+    @property
+    def unstable(self) -> bool:
+        """Whether more history than that changes its values."""
+        return CATALOGUE[self.type].is_unstable(self.parameters)
 
 
 class Reference(NamedTuple):

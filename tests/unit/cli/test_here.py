@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -53,6 +55,30 @@ def test_a_strategy_with_mistakes_shows_all(ktrdr: Ktrdr, tmp_path: Path) -> Non
     assert json.loads(ran.err)["code"] == "STRATEGY"
     assert ktrdr("strategies", "validate", "neuro_mean_reversion", "--set", "training.epochz=1").code == 2
     assert "NOT VALID" not in ktrdr("strategies", "list").out
+
+
+def test_indicators(ktrdr: Ktrdr) -> None:
+    listed = ktrdr("strategies", "indicators", "--json").json["indicators"]
+    assert {"rsi", "macd", "ichimoku"} <= {one["name"] for one in listed}
+    assert ktrdr("strategies", "indicators", "--quiet").out.split() == [one["name"] for one in listed]
+    assert "Relative strength index" in ktrdr("strategies", "indicators").out
+    shown = ktrdr("strategies", "indicators", "adx", "--json").json
+    assert (shown["outputs"], shown["bars_before"], shown["unstable"]) == (["adx", "plus_di", "minus_di"], 27, True)
+    assert shown["parameters"]["period"] == {"default": 14, "meaning": "Bars to look back over.", "from": 2, "to": 5000}
+    text = ktrdr("strategies", "indicators", "bbands").out
+    assert "{type: bbands, period: 20, deviations: 2.0, average: sma}" in text
+    assert "sma ema wma" in text
+    assert "It has no parameters." in ktrdr("strategies", "indicators", "obv").out
+    ran = ktrdr("strategies", "indicators", "willr")
+    assert ran.code == 2
+    assert "did you mean williams_r?" in ran.err
+
+
+def test_help_does_not_load_the_catalogue() -> None:
+    code = "import sys; from ktrdr_cli.main import main\ntry: main()\nfinally: print('ktrdr_zmq.strategy.catalogue' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "strategies", "--help"], capture_output=True, text=True, timeout=50, check=False)
+    assert "indicators" in done.stdout
+    assert done.stdout.endswith("False\n"), done.stderr
 
 
 def test_data(ktrdr: Ktrdr, tmp_path: Path) -> None:

@@ -158,6 +158,13 @@ MISTAKES = [
     ("single, timeframe: 1h", "multi_timeframe, list: [1h, 1h]", "training_data.timeframes.list: names '1h' twice"),
     ("timeframe: 1h}", "timeframe: 2h}", "training_data.timeframes.timeframe: there is no timeframe '2h'"),
     ("type: rsi", "type: rsy", "my.yaml:7: indicators.rsi_14.type: there is no indicator 'rsy'; did you mean rsi?"),
+    ("type: rsi", "type: STOCH", "indicators.rsi_14.type: there is no indicator 'STOCH'; did you mean stochastic?"),
+    ("type: rsi", "type: bollinger", "indicators.rsi_14.type: there is no indicator 'bollinger'; did you mean bbands?"),
+    ("fast: 5, slow: 9", "average: smma", "indicators.macd.average: must be one of sma, ema, wma, dema, tema, trima,"),
+    ("fast: 5, slow: 9", "average: 5", "indicators.macd.average: must be one of sma, ema,"),
+    ("type: macd, fast: 5, slow: 9", "type: sar, acceleration: 0.3", "indicators.macd.acceleration: must be below maximum, which is 0.2"),
+    ("type: macd, fast: 5, slow: 9", "type: correlation, against: clsoe", "indicators.macd.against: must be one of open, high, low,"),
+    ("type: macd, fast: 5, slow: 9", "type: t3, volume_factor: 1.5", "indicators.macd.volume_factor: must be between 0 and 1, not 1.5"),
     ("period: 14}", "perod: 14}", "indicators.rsi_14.perod: rsi has no such parameter; did you mean period?"),
     ("period: 14}", "period: 14.5}", "indicators.rsi_14.period: must be a whole number, not 14.5"),
     ("period: 14}", "period: 1}", "indicators.rsi_14.period: must be between 2 and 5000, not 1"),
@@ -263,6 +270,14 @@ def test_yaml_1_2_keeps_words_words_and_numbers_numbers() -> None:
     parsed = parse_strategy(GOOD.replace("symbol: EURUSD", "symbol: ON").replace("stop_loss: 0.01", "stop_loss: 1e-3"), "my.yaml")
     assert parsed.symbols == ("ON",)
     assert parsed.risk.stop_loss == 0.001
+
+
+def test_an_indicator_says_how_many_bars_it_needs_and_whether_more_would_change_it() -> None:
+    with_sma = parse_strategy(GOOD.replace("fast: 5, slow: 9", "fast: 5, slow: 9, average: sma"), "my.yaml").indicators
+    with_tema = parse_strategy(GOOD.replace("fast: 5, slow: 9", "fast: 5, slow: 9, average: tema"), "my.yaml").indicators
+    assert (with_sma["macd"].warmup, with_sma["macd"].unstable) == (16, False)
+    assert (with_tema["macd"].warmup, with_tema["macd"].unstable) == (48, True)
+    assert (with_sma["adx_14"].unstable, with_sma["bands"].unstable) == (True, False)
 
 
 def test_overrides_reach_any_key_and_make_keys() -> None:
