@@ -23,6 +23,7 @@ from ktrdr_zmq import results
 from ktrdr_zmq.strategy import schema
 from ktrdr_zmq.strategy.catalogue import CATALOGUE, LEFT_OUT
 from ktrdr_zmq.strategy.indicator import Indicator, Parameter
+from ktrdr_zmq.strategy.rules import RULES
 
 PAGES = ("strategies.md", "indicators.md", "metrics.md")
 SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -67,6 +68,16 @@ def limits(field: FieldInfo) -> str:
     return " ".join(f"{sign} {number:g}" for sign, number in found)
 
 
+def condition(key: str) -> str:
+    """Beside which other keys it has an effect."""
+    found = []
+    for rule in RULES:
+        if rule.key == key:
+            when = " and ".join(f"`{other}` {' or '.join(f'`{word}`' for word in words)}" for other, words in rule.when.items())
+            found.append(f"{' '.join(f'`{value}`' for value in rule.values)} only with {when}" if rule.values else f"Only with {when}")
+    return "".join(f" {text}." for text in found)
+
+
 def section(name: str) -> Callable[[], Iterator[str]]:
     """The table of a section."""
 
@@ -81,7 +92,7 @@ def section(name: str) -> Callable[[], Iterator[str]]:
             for key, field in keys(kind, path):
                 if key not in seen:
                     seen.add(key)
-                    yield f"| `{key}` | {default(field)} | {limits(field)} | {field.description} |"
+                    yield f"| `{key}` | {default(field)} | {limits(field)} | {field.description}{condition(key)} |"
 
     return rows
 
@@ -148,7 +159,8 @@ PARTS: Mapping[str, Callable[[], Iterator[str]]] = {
     **{name: section(name) for name in SECTIONS},
     "indicators": indicators,
     "left_out": left_out,
-    "metrics_training": metrics("training"),
+    "metrics_classification": metrics("classification"),
+    "metrics_regression": metrics("regression"),
     "metrics_backtesting": metrics("backtesting"),
 }
 

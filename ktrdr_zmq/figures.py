@@ -7,7 +7,10 @@ from typing import Final
 DASH: Final = "-"
 """Stands where there is no value."""
 
-_NAMES: Final = {"mcc": "MCC", "macro_f1": "macro F1", "sqn": "SQN", "cagr": "CAGR"}
+_NAMES: Final = {
+    "mcc": "MCC", "macro_f1": "macro F1", "sqn": "SQN", "cagr": "CAGR", "mse": "MSE", "mae": "MAE", "r2": "R2",
+    "ic": "IC", "rank_ic": "rank IC",
+}  # fmt: skip
 
 
 def label(name: str) -> str:
@@ -25,6 +28,8 @@ def figure(value: float | None, unit: str) -> str:
         return f"{value:,.2f}"
     if unit == "days":
         return f"{value:,.1f} d"
+    if unit == "squared":
+        return f"{value:.3g}"
     if unit in ("count", "bars"):
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
     return f"{value:,.3f}"

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final, Literal, Self, cast
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, cast
 
 import msgspec
 
@@ -22,8 +22,6 @@ SCHEMA: Final = 1
 CIRCUMSTANCES: Final = frozenset({"device", "digest", "duration_s", "fingerprint", "threads"})
 """Fields of a result that say where and how it was computed, and not what came out: they are no part of its digest."""
 
-TrainingMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss"]
-
 
 class Metric(msgspec.Struct, frozen=True):
     """What a figure means.
@@ -31,7 +29,8 @@ class Metric(msgspec.Struct, frozen=True):
     Attributes
     ----------
     unit : str
-        ``fraction`` (0.05 is 5 %), ``ratio``, ``currency`` (of the account), ``days`` (calendar), ``bars``, ``count``, ``nats``.
+        ``fraction`` (0.05 is 5 %), ``ratio``, ``currency`` (of the account), ``days`` (calendar), ``bars``, ``count``, ``nats``,
+        ``squared`` (the square of a fraction).
     meaning : str
         One line, the same as in docs/metrics.md.
     undefined : str
@@ -59,6 +58,27 @@ CLASSIFICATION_METRICS: Final[Mapping[str, Metric]] = {
     ),
     "log_loss": Metric("nats", "Mean negative logarithm of the probability given to the true class.", better=-1),
 }
+
+REGRESSION_METRICS: Final[Mapping[str, Metric]] = {
+    "samples": Metric("count", "Samples of the part that were scored."),
+    "mse": Metric("squared", "Mean of the squared errors; returns are fractions.", better=-1),
+    "mae": Metric("fraction", "Mean size of the errors.", better=-1),
+    "r2": Metric(
+        "ratio",
+        "One less the sum of squared errors over that of always predicting the mean return of the training part; 0 is no better, "
+        "1 is without error.",
+        "every true return is that mean",
+        better=1,
+    ),
+    "ic": Metric(
+        "ratio", "Information coefficient: Pearson's correlation of predicted and true returns.", "either of them does not vary", better=1
+    ),
+    "rank_ic": Metric("ratio", "Spearman's correlation of predicted and true returns.", "either of them does not vary", better=1),
+    "directional_accuracy": Metric(
+        "fraction", "Samples whose predicted return has the sign of the true one, of those whose true return is not 0.",
+        "every true return is 0", better=1,
+    ),
+}  # fmt: skip
 
 BACKTEST_METRICS: Final[Mapping[str, Metric]] = {
     "duration_days": Metric("days", "From the open of the first bar of the window to the close of its last."),
@@ -127,7 +147,8 @@ BACKTEST_METRICS: Final[Mapping[str, Metric]] = {
 }
 
 METRICS: Final[Mapping[str, Mapping[str, Metric]]] = {
-    "training": CLASSIFICATION_METRICS,
+    "classification": CLASSIFICATION_METRICS,
+    "regression": REGRESSION_METRICS,
     "backtesting": BACKTEST_METRICS,
 }
 
@@ -165,7 +186,7 @@ class _Values:
         return ((name, self[name]) for name in self.__struct_fields__)
 
 
-class ClassificationMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True):
+class ClassificationMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True, tag_field="output_format", tag="classification"):
     """How well classes were predicted on one part of the data; see ``CLASSIFICATION_METRICS``.
 
     ``confusion[i][j]`` counts samples of true class i that were predicted as class j, in the order of ``classes``.
@@ -178,6 +199,18 @@ class ClassificationMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True):
     mcc: float | None
     log_loss: float
     confusion: list[list[int]]
+
+
+class RegressionMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True, tag_field="output_format", tag="regression"):
+    """How well returns were predicted on one part of the data; see ``REGRESSION_METRICS``."""
+
+    samples: int
+    mse: float
+    mae: float
+    r2: float | None
+    ic: float | None
+    rank_ic: float | None
+    directional_accuracy: float | None
 
 
 class BacktestMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +249,9 @@ class BacktestMetrics(_Values, msgspec.Struct, frozen=True, kw_only=True):
     slippage_paid: float
 
 
+Score: TypeAlias = ClassificationMetrics | RegressionMetrics
+
+
 class DataUsed(msgspec.Struct, frozen=True, kw_only=True):
     """The bars a job worked on.
 
@@ -242,7 +278,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     ``first`` and ``last`` are the opens of the first and last bar whose label was used, ``label_end`` that of the last bar any of
     those labels looks at. ``purged`` bars at the end of the part were left out, because their labels reach into the next part or
     its embargo; ``skipped`` ones at its beginning, because what the network reads for them would begin before the part.
-    ``class_counts`` is in the order of ``classes``; ``by_symbol`` counts the samples of each symbol.
+    ``class_counts`` is in the order of ``classes``, and empty in a regression; ``by_symbol`` counts the samples of each symbol.
     """
 
     samples: int
@@ -256,7 +292,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EpochHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """One value an epoch, as columns. Losses are the weighted training loss; accuracies are fractions; ``epoch`` starts at 1."""
+    """One value an epoch, as columns; ``epoch`` starts at 1. Losses are those of ``training.loss``.
+
+    Accuracies are fractions: of samples in their class, or, in a regression, on the right side of 0.
+    """
 
     epoch: list[int]
     train_loss: list[float]
@@ -318,8 +357,10 @@ class TrainingResult(Document, frozen=True, kw_only=True):
     """What a training returns. The model itself is the artifact ``model`` with the digest ``model_digest``.
 
     ``timeframe`` is the one of ``timeframes`` that is decided on; ``data`` is in the order of ``symbols``.
-    ``baseline`` scores, on the test part, the rule "always the most frequent class of the training part" (its log-loss uses the class
-    frequencies of the training part). ``gap`` is balanced accuracy on validation less that on test.
+    ``output_format`` is ``classification`` or ``regression``, and every score is of that kind. ``baseline`` scores, on the test part, the
+    rule "always the most frequent class of the training part" (its log-loss uses the class frequencies of the training part), or "always
+    the mean return of the training part"; ``majority_class`` is empty then. ``gap`` is balanced accuracy, or r2, on validation less that
+    on test.
     ``conventions`` states in words and numbers how the figures came about. ``fingerprint`` names the software and processor: only
     where it and ``threads`` are equal are two runs of a job claimed to agree bit for bit, and to have the same ``digest`` (see
     ``outcome_digest``).
@@ -333,6 +374,9 @@ class TrainingResult(Document, frozen=True, kw_only=True):
     timeframes: list[str]
     overrides: dict[str, Any]
     data: list[DataUsed]
+    output_format: Literal["classification", "regression"]
+    model_type: str
+    sequence_length: int
     classes: list[str]
     feature_ids: list[str]
     train_part: Part
@@ -342,12 +386,12 @@ class TrainingResult(Document, frozen=True, kw_only=True):
     best_epoch: int
     stopped_early: bool
     history: EpochHistory
-    train: ClassificationMetrics
-    validation: ClassificationMetrics
-    test: ClassificationMetrics
-    baseline: ClassificationMetrics
+    train: Score
+    validation: Score
+    test: Score
+    baseline: Score
     majority_class: str
-    gap: float
+    gap: float | None
     parameters: int
     seed: int
     device: str

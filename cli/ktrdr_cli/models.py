@@ -143,7 +143,8 @@ def list_(name: str, limit: int) -> None:
 
     infos, numbers, results = talk(work)
     columns = [
-        Column("MODEL"), Column("JOB", whole=True), Column("DATA"), Column("BALANCED", right=True), Column("BASELINE", right=True),
+        Column("MODEL"), Column("JOB", whole=True), Column("DATA"), Column("FIGURE"), Column("TEST", right=True),
+        Column("BASELINE", right=True),
         Column("WORKER"), Column("AGE", right=True),
     ]  # fmt: skip
     rows, documents = [], []
@@ -151,8 +152,9 @@ def list_(name: str, limit: int) -> None:
         model = f"{info.name}@{numbers[info.id]}"
         test, baseline = (result or {}).get("test", {}), (result or {}).get("baseline", {})
         data = traded(result) if result else DASH
-        balanced = [figure(part.get("balanced_accuracy"), "fraction") for part in (test, baseline)]
-        rows.append([model, info.id[:8], data, *balanced, info.worker_id, ago(info.finished)])
+        name, unit = ("r2", "ratio") if test.get("output_format") == "regression" else ("balanced_accuracy", "fraction")
+        cells = [label(name) if test else DASH, *(figure(part.get(name), unit) for part in (test, baseline))]
+        rows.append([model, info.id[:8], data, *cells, info.worker_id, ago(info.finished)])
         documents.append({
             "model": model, "job_id": info.id, "name": info.name, "version": numbers[info.id], "worker_id": info.worker_id,
             "finished": info.finished, "symbols": result["symbols"] if result else None,
@@ -188,7 +190,7 @@ async def _kept(client: AsyncClient, info: JobInfo) -> dict[str, Any]:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 def compare(models: tuple[str, ...]) -> None:
     """Compare models on their test figures, each on its own test part. An asterisk marks the best."""
-    from ktrdr_zmq.results import CLASSIFICATION_METRICS
+    from ktrdr_zmq.results import METRICS
 
     shown = face()
 
@@ -201,12 +203,15 @@ def compare(models: tuple[str, ...]) -> None:
 
     found = talk(work)
     tests = [result["test"] for _, result in found]
+    formats = {test["output_format"] for test in tests}
+    if len(formats) > 1:
+        raise UsageError("A model of classes and one of returns have no figure in common: compare models of one output_format.")
     rows = [
         ["job", *(info.id[:8] for info, _ in found)],
         ["data", *(traded(result) for _, result in found)],
         ["test part", *(f"{result['test_part']['first'][:10]} on" for _, result in found)],
     ]
-    for name, metric in CLASSIFICATION_METRICS.items():
+    for name, metric in METRICS[formats.pop()].items():
         known = [test[name] * metric.better for test in tests if test[name] is not None and metric.better]
         best = max(known) if len(known) > 1 else None
         marks = ["*" if best is not None and test[name] is not None and test[name] * metric.better == best else " " for test in tests]

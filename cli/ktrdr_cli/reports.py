@@ -10,7 +10,7 @@ from ktrdr_cli.texts import as_text, octets, seconds
 from ktrdr_zmq.figures import figure, label
 
 if TYPE_CHECKING:
-    from ktrdr_zmq.results import BacktestResult, ClassificationMetrics, ReportResult, TrainingResult
+    from ktrdr_zmq.results import BacktestResult, ReportResult, Score, TrainingResult
     from ktrdr_zmq.views import JobInfo
 
 IN_SAMPLE: Final = "IN-SAMPLE: the window overlaps the bars that the model was trained on. These figures say nothing about the future."
@@ -21,6 +21,9 @@ _SHORT: Final = {
     "commission_paid", "slippage_paid", "equity_final",
 }  # fmt: skip
 """What the table after a backtest shows; ``jobs result`` shows every figure."""
+
+
+BASELINES: Final = {"classification": "most frequent class", "regression": "mean return of the training part"}
 
 
 def day(moment: str) -> str:
@@ -52,7 +55,7 @@ def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> li
 
 
 def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False) -> list[Block]:
-    """What a training found: test figures beside those of always saying the most frequent class."""
+    """What a training found: test figures beside those of the rule that knows nothing."""
     stopped = ", stopped early" if result.stopped_early else ""
     data = [f"{one.symbol} {one.timeframe}, {one.bars:,} bars, {day(one.first)} to {day(one.last)} ({one.origin})" for one in result.data]
     rows = [
@@ -65,9 +68,11 @@ def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False
         ("model", result.model_digest[:16] if not full else result.model_digest),
     ]
     if full:
+        reads = f", {result.sequence_length} bars at a time" if result.sequence_length > 1 else ""
         rows += [
+            ("network", f"{result.model_type} for {result.output_format}{reads}"),
             ("parameters", f"{result.parameters:,} in the network, seed {result.seed}, {result.threads} threads"),
-            ("classes", ", ".join(result.classes)),
+            ("classes", ", ".join(result.classes) or DASH),
             ("features", "\n".join(result.feature_ids)),
             ("overrides", as_text(result.overrides)),
             ("config digest", result.config_digest),
@@ -78,7 +83,7 @@ def training_report(result: TrainingResult, info: JobInfo, *, full: bool = False
     parts = {"test": result.test, "baseline": result.baseline, "validation": result.validation, "train": result.train}
     blocks: list[Block] = [
         Fields(rows, title=f"Trained {info.name or result.strategy_name}"),
-        metric_table(parts, title="On bars that it never saw; the baseline always says the most frequent class"),
+        metric_table(parts, title=f"On bars that it never saw; the baseline always says the {BASELINES[result.output_format]}"),
     ]
     if full:
         blocks.append(parts_table(result))
@@ -91,12 +96,13 @@ def context(result: TrainingResult | BacktestResult) -> list[tuple[str, str]]:
     return [("reads also", f"bars of {', '.join(others)}")] if others else []
 
 
-def metric_table(parts: Mapping[str, ClassificationMetrics], title: str) -> Table:
-    """Classification figures, a column for each part."""
-    from ktrdr_zmq.results import CLASSIFICATION_METRICS
+def metric_table(parts: Mapping[str, Score], title: str) -> Table:
+    """Figures of classes or returns, a column for each part."""
+    from ktrdr_zmq.results import CLASSIFICATION_METRICS, REGRESSION_METRICS, RegressionMetrics
 
+    metrics = REGRESSION_METRICS if isinstance(parts["test"], RegressionMetrics) else CLASSIFICATION_METRICS
     columns = [Column("METRIC", whole=True), *(Column(name.upper(), right=True, whole=True) for name in parts)]
-    rows = [[label(name), *(figure(part[name], metric.unit) for part in parts.values())] for name, metric in CLASSIFICATION_METRICS.items()]
+    rows = [[label(name), *(figure(part[name], metric.unit) for part in parts.values())] for name, metric in metrics.items()]
     return Table(columns, rows, title=title)
 
 
@@ -114,7 +120,7 @@ def parts_table(result: TrainingResult) -> Table:
     rows = []
     for name, part in (("train", result.train_part), ("validation", result.validation_part), ("test", result.test_part)):
         counts = ", ".join(f"{count:,} {word}" for word, count in zip(result.classes, part.class_counts, strict=False))
-        rows.append([name, f"{part.samples:,}", f"{part.purged:,}", f"{part.skipped:,}", day(part.first), day(part.last), counts])
+        rows.append([name, f"{part.samples:,}", f"{part.purged:,}", f"{part.skipped:,}", day(part.first), day(part.last), counts or DASH])
     return Table(columns, rows, title="The split, in time")
 
 

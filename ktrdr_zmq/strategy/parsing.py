@@ -14,6 +14,7 @@ from ktrdr_zmq.strategy.document import Document, Path, dotted
 from ktrdr_zmq.strategy.indicator import SOURCES, Parameter, Value
 from ktrdr_zmq.strategy.inputs import InputReader, Uses
 from ktrdr_zmq.strategy.problems import Problem, StrategyInvalid, did_you_mean
+from ktrdr_zmq.strategy.rules import broken, effective, value_at
 from ktrdr_zmq.strategy.schema import FuzzySet, IndicatorUse, Membership, Reference, Strategy
 from ktrdr_zmq.strategy.shapes import CORNERS, SHAPES, what_is_wrong
 from ktrdr_zmq.strategy.words import in_words
@@ -83,7 +84,7 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
     document = Document("decisions: {}\nrisk: {}\n", "--set")
     problems = []
     for key, value in overrides.items():
-        if str(key).partition(".")[0] not in ("decisions", "risk"):
+        if str(key).partition(".")[0] not in ("decisions", "risk") or key == "decisions.output_format":
             problems.append(Problem(f"--set {key}", str(key), "is part of the trained model; a backtest can set decisions.* and risk.*"))
         elif problem := document.override(str(key), value):
             problems.append(problem)
@@ -118,6 +119,7 @@ class _Reader:
                 self._problem((key,), f"unknown section{did_you_mean(key, TOP)}")
         name = self._head()
         sections = {key: self.section(key, kind) for key, kind in SECTIONS.items()}
+        self._without_effect({key: section for key, section in sections.items() if key not in self._broken})
         indicators = self._indicators()
         fuzzy_sets = self._fuzzy_sets(indicators)
         data: Any = sections["training_data"]
@@ -136,7 +138,7 @@ class _Reader:
                 for key, item in fuzzy_sets.items()
             },
             "nn_inputs": [item.plain() for item in inputs],
-            **{key: section.model_dump(mode="json") for key, section in sections.items()},
+            **effective({key: section.model_dump(mode="json") for key, section in sections.items()}, sections),
         }  # fmt: skip
         made: Any = sections
         features = tuple(feature for item in inputs for feature in item.features()) if made["training_data"].timeframes else ()
@@ -173,6 +175,23 @@ class _Reader:
                 self._problem(path, in_words(detail, kind, detail["loc"]))
             self._broken.add(key)
             return kind.model_construct()
+
+    def _without_effect(self, sections: Mapping[str, schema.Section]) -> None:
+        """Keys of the file that have no effect beside the others."""
+        for rule, key, actual in broken(sections):
+            path = tuple(rule.key.split("."))
+            if self._given(path):
+                words = " or ".join(rule.when[key])
+                value = f"{value_at(sections, rule.key)} has" if rule.values else "has"
+                self._problem(path, f"{value} an effect only with {key}: {words}, which is {actual} here")
+
+    def _given(self, path: Path) -> bool:
+        place: Any = self._tree
+        for part in path:
+            if not isinstance(place, dict) or part not in place:
+                return False
+            place = place[part]
+        return True
 
     # ------------------------------------------------------------ indicators
 

@@ -124,25 +124,35 @@ class TrainingData(Section):
 
 
 class Architecture(Section):
-    """The network."""
+    """The network. Which keys are for which type: see `rules`."""
 
     hidden_layers: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
         [32, 16], min_length=1, max_length=8, description="Neurons of each hidden layer."
     )
     activation: Literal["relu", "tanh", "gelu", "silu"] = Field("relu", description="Function after each hidden layer.")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Share of neurons switched off at random while training.")
+    hidden_size: int = Field(32, ge=1, le=4096, description="Width of the state that each layer carries from bar to bar.")
+    num_layers: int = Field(1, ge=1, le=8, description="Layers, each reading the states of the one below it.")
+    sequence_length: int = Field(
+        24, ge=2, le=1024, description="Bars that the network reads at a time, the last of them the one it decides at."
+    )
+    dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of a hidden layer's outputs switched off at random while training, after each layer."
+    )
 
 
 class Model(Section):
     """What learns."""
 
-    type: Literal["mlp"] = Field("mlp", description="A multi-layer perceptron on the features of one bar.")
+    type: Literal["mlp", "lstm", "gru"] = Field(
+        "mlp",
+        description="A multi-layer perceptron on the features of one bar, or a recurrent network on those of the last `sequence_length`.",
+    )
     architecture: Architecture = Field(default_factory=Architecture, description="Its shape.")
 
     @property
     def window(self) -> int:
         """Bars that it reads at a time, the one that it decides at included."""
-        return 1
+        return 1 if self.type == "mlp" else self.architecture.sequence_length
 
 
 class Filters(Section):
@@ -163,8 +173,16 @@ class CostModel(Section):
 class Decisions(Section):
     """From the network's outputs to BUY, HOLD and SELL."""
 
-    output_format: Literal["classification"] = Field("classification", description="One output each for SELL, HOLD and BUY.")
+    output_format: Literal["classification", "regression"] = Field(
+        "classification", description="A probability each for SELL, HOLD and BUY, or one output: the return after `horizon` bars."
+    )
     confidence_threshold: float = Field(0.0, ge=0.0, lt=1.0, description="A BUY or SELL whose probability is below this counts as HOLD.")
+    return_threshold: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="A predicted return above this is BUY, one below its negative SELL, the rest HOLD; a fraction of the price.",
+    )
     filters: Filters = Field(default_factory=Filters, description="Which decisions are passed over.")
     cost_model: CostModel = Field(default_factory=CostModel, description="What trading costs.")
 
@@ -191,22 +209,33 @@ class EarlyStopping(Section):
 
 
 class Labels(Section):
-    """What the network learns to foresee: the return of the coming bars, as a class."""
+    """What the network learns to foresee."""
 
-    source: Literal["forward_return"] = Field("forward_return", description="Close after `horizon` bars over this close, less one.")
+    source: Literal["forward_return", "triple_barrier", "zigzag"] = Field(
+        "forward_return",
+        description="The close after `horizon` bars over this close, less one; which of a long and a short trade from this close "
+        "reaches its target before its stop within `horizon` bars (neither or both: HOLD), the stop first where one bar touches both; or "
+        "the return to the coming turning point, which is known only when the closes have moved by `reversal` away from it.",
+    )
     horizon: int = Field(12, ge=1, le=10_000, description="Bars to look ahead.")
-    threshold: float = Field(0.5, gt=0.0, le=100.0, description="A return above this is BUY, one below its negative SELL, the rest HOLD.")
+    threshold: float = Field(
+        0.5,
+        gt=0.0,
+        le=100.0,
+        description="A return above this is BUY, one below its negative SELL, the rest HOLD; with triple_barrier the distance of a target.",
+    )
+    stop_threshold: float | None = Field(None, gt=0.0, le=100.0, description="The distance of a stop; that of the target if absent.")
     scale: Literal["fraction", "volatility"] = Field(
         "volatility",
-        description="Unit of the threshold: a fraction of the price, or the standard deviation of the last returns over the horizon.",
+        description="Unit of the thresholds: a fraction of the price, or the standard deviation of the last returns over the horizon.",
     )
     volatility_window: int = Field(20, ge=2, le=5000, description="Bars whose one-bar returns make that standard deviation.")
-
-    @model_validator(mode="after")
-    def _effective(self) -> Labels:
-        if self.scale == "fraction" and "volatility_window" in self.model_fields_set:
-            raise ValueError("volatility_window has no effect with scale: fraction")
-        return self
+    reversal: float = Field(
+        0.01,
+        gt=0.0,
+        lt=1.0,
+        description="Move that makes a turning point, and the least one to it for BUY or SELL; a fraction of the price.",
+    )
 
 
 class DataSplit(Section):
@@ -230,10 +259,34 @@ class Training(Section):
     epochs: int = Field(50, ge=1, le=5000, description="Passes over the training part, at most.")
     batch_size: Count = Field(64, description="Samples a step.")
     learning_rate: float = Field(1e-3, gt=0.0, le=10.0, description="Step size of the optimizer.")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Which optimizer; sgd has momentum 0.9.")
-    scheduler: Literal["none", "cosine"] = Field("none", description="Learning rate over the epochs: constant, or a cosine down to 0.")
+    optimizer: Literal["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"] = Field(
+        "adam", description="Which optimizer; sgd has momentum 0.9."
+    )
+    scheduler: Literal["none", "cosine", "step", "exponential", "plateau"] = Field(
+        "none",
+        description="Learning rate over the epochs: constant; a cosine down to 0; or less by a factor after every `scheduler_every` "
+        "epochs, after every epoch, or when the validation loss has not fallen for `scheduler_patience` epochs.",
+    )
+    scheduler_every: Count = Field(10, description="Epochs between two steps down.")
+    scheduler_factor: float = Field(0.5, gt=0.0, lt=1.0, description="What the rate is multiplied by at each step down.")
+    scheduler_patience: Count = Field(5, description="Epochs without a lower validation loss after which the rate steps down.")
+    warmup_epochs: int = Field(
+        0, ge=0, le=5000, description="Epochs over which the rate rises evenly to what it would be; 0: it begins there."
+    )
     weight_decay: float = Field(0.0, ge=0.0, le=10.0, description="Pull of the weights towards 0.")
     gradient_clip: float = Field(0.0, ge=0.0, le=1e6, description="Greatest norm of a step's gradient; 0: no limit.")
+    loss: Literal["auto", "cross_entropy", "focal", "mse", "mae", "huber"] = Field(
+        "auto",
+        description="What is made small. Of classes: cross entropy, or focal (gamma 2: samples that are right already count less); of "
+        "returns, in standard deviations of the training part: mse, mae, or huber (squares up to 1, straight beyond). auto: the first of "
+        "each.",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the true class's probability that all classes get alike, so that none is learned as certain.",
+    )
     class_weights: Literal["none", "balanced"] = Field("none", description="Whether rare classes count more, so that all count the same.")
     early_stopping: EarlyStopping | None = Field(None, description="When to stop early; never if absent.")
     labels: Labels = Field(default_factory=Labels, description="What to foresee.")
@@ -363,6 +416,16 @@ class Strategy(NamedTuple):
     def base(self) -> str:
         """The timeframe whose bars are decided on; empty if none is known yet."""
         return self.data.timeframes.base if self.data.timeframes else ""
+
+    @property
+    def regression(self) -> bool:
+        """Whether the network predicts a return, and not classes."""
+        return self.decisions.output_format == "regression"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the network tells apart; nothing in a regression."""
+        return () if self.regression else CLASSES
 
     @property
     def feature_ids(self) -> list[str]:

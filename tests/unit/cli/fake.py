@@ -52,7 +52,14 @@ def worker(name: str = "trainer", **changes: Any) -> WorkerInfo:
 def scores(balanced: float = 0.45) -> dict[str, Any]:
     """Classification figures."""
     figures: dict[str, Any] = dict.fromkeys(CLASSIFICATION_METRICS, 0.5)
-    return {**figures, "samples": 1234, "balanced_accuracy": balanced, "mcc": None, "confusion": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}
+    return {
+        "output_format": "classification",
+        **figures,
+        "samples": 1234,
+        "balanced_accuracy": balanced,
+        "mcc": None,
+        "confusion": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    }
 
 
 def trained(**changes: Any) -> dict[str, Any]:
@@ -68,7 +75,8 @@ def trained(**changes: Any) -> dict[str, Any]:
     return {
         "schema": 1, "kind": "training", "strategy_name": "neuro_mean_reversion", "symbols": ["EURUSD"], "timeframe": "1h",
         "timeframes": ["1h"], "overrides": {}, "data": [_data()],
-        "classes": ["SELL", "HOLD", "BUY"], "feature_ids": ["rsi.low", "rsi.high"], "train_part": part,
+        "output_format": "classification", "model_type": "mlp", "sequence_length": 1, "classes": ["SELL", "HOLD", "BUY"],
+        "feature_ids": ["rsi.low", "rsi.high"], "train_part": part,
         "validation_part": part, "test_part": part, "epochs_run": 17, "best_epoch": 5, "stopped_early": True,
         "history": {"epoch": [1], **history}, "train": scores(), "validation": scores(), "test": scores(0.4263), "baseline": scores(1 / 3),
         "majority_class": "HOLD", "gap": 0.01, "parameters": 99, "seed": 42, "device": "cpu", "threads": 1, "duration_s": 3.3,

@@ -148,6 +148,29 @@ def test_list_show_compare_rm(ktrdr: Ktrdr, fake: FakeClient) -> None:
     assert fake.calls[-1] == ("rm", {"refs": [f"{0x11110000 << 96:032x}"]})
 
 
+RETURNS = {"output_format": "regression", "samples": 50, "mse": 1.234e-6, "mae": 0.0009, "r2": -0.01, "ic": 0.05, "rank_ic": None}
+
+
+def test_models_of_returns_have_figures_of_their_own(ktrdr: Ktrdr, fake: FakeClient) -> None:
+    scores = {name: {**RETURNS, "directional_accuracy": 0.51} for name in ("train", "validation", "test", "baseline")}
+    fake.put(job(1), trained(output_format="regression", classes=[], majority_class="", gap=None, **scores))
+    fake.put(
+        job(2),
+        trained(output_format="regression", classes=[], majority_class="", gap=None, **{**scores, "test": {**scores["test"], "r2": 0.02}}),
+    )
+    shown = ktrdr("models", "show", "mine@1").out
+    assert "the mean return of the training part" in shown
+    assert "1.23e-06" in shown
+    assert "51.00 %" in shown
+    assert "0.020*" in ktrdr("models", "compare", "mine@1", "mine@2").out
+    listed = ktrdr("models", "list")
+    assert "R2" in listed.out
+    fake.put(job(3), trained())
+    ran = ktrdr("models", "compare", "mine@1", "mine@3")
+    assert ran.code == 2
+    assert "no figure in common" in ran.err
+
+
 def test_models_that_are_none(ktrdr: Ktrdr, fake: FakeClient) -> None:
     assert ktrdr("models", "show", "last").code == 2
     fake.put(job(1, state=JobState.RUNNING))

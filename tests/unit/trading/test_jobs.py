@@ -21,7 +21,7 @@ from ktrdr_worker.handler import JobError, JobInterrupted
 from ktrdr_worker.jobs.backtesting import handler as backtesting
 from ktrdr_worker.jobs.training import handler as training
 from ktrdr_worker.trading import bundle, tables
-from ktrdr_worker.trading.bars import MINUTE, DataError, load, moment
+from ktrdr_worker.trading.bars import MINUTE, DataError, cut, load, moment, stamp
 from ktrdr_worker.trading.decisions import decide, separate
 from ktrdr_worker.trading.features import build, scale
 from ktrdr_worker.trading.inference import predict
@@ -29,7 +29,7 @@ from ktrdr_worker.trading.learning import Diverged, learn
 from ktrdr_worker.trading.training import train
 from ktrdr_zmq import payload
 from ktrdr_zmq.errors import NewerSchema
-from ktrdr_zmq.results import EQUITY_COLUMNS, TRADE_COLUMNS, BacktestResult, TrainingResult
+from ktrdr_zmq.results import EQUITY_COLUMNS, TRADE_COLUMNS, BacktestResult, ClassificationMetrics, RegressionMetrics, TrainingResult
 from ktrdr_zmq.samples import find_sample
 from ktrdr_zmq.strategy import StrategyInvalid, find_strategy, parse_strategy
 from ktrdr_zmq.strategy.schema import Decisions, Filters
@@ -458,7 +458,95 @@ def test_without_bars_after_the_training_there_is_nothing_to_test_on(trained: tu
         backtesting.run(test_body(), context)
 
 
+# ---------------------------------------------------------------- returns, and networks that read windows
+
+OTHER: dict[str, dict[str, Any]] = {
+    "gru": {"model": {"type": "gru", "architecture": {"hidden_size": 4, "sequence_length": 12}}, "training.epochs": 2},
+    "lstm of returns": {
+        "model": {"type": "lstm", "architecture": {"hidden_size": 4, "sequence_length": 12, "num_layers": 2}},
+        "decisions": {"output_format": "regression", "return_threshold": 0.0002, "filters": {"min_signal_separation": 1}},
+        "training": {"epochs": 2, "loss": "huber", "labels": {"horizon": 6}},
+    },
+}
+
+
+@pytest.fixture(scope="module", params=OTHER)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, TrainingResult, bytes]:
+    """A model of another kind."""
+    context = Context(tmp_path_factory.mktemp("other"), data=SAMPLE.path)  # type: ignore[union-attr]
+    result = training.run(body(overrides=OTHER[request.param]), context)
+    return request.param, TrainingResult.from_dict(payload.unpack(payload.pack(result))), context.artifacts["model"]
+
+
+def test_models_of_every_kind_are_read_as_they_were_written_and_traded(other: tuple[str, TrainingResult, bytes], tmp_path: Path) -> None:
+    name, result, octets = other
+    model = bundle.load(octets)
+    assert bundle.dump(model.network, model.description) == octets
+    assert (result.sequence_length, result.model_type) == (12, name[:4].strip())
+    for part, before in ((result.validation_part, result.train_part), (result.test_part, result.validation_part)):
+        assert part.skipped == 11, "the windows of the first samples would begin before the part"
+        assert part.first > before.label_end
+    bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
+    said, warmup = predict(model, alone(bars))
+    features = build(model.strategy, alone(bars))
+    assert warmup == features.warmup + 11
+    assert np.isnan(said[:warmup]).all()
+    window = torch.from_numpy(scale(features.values[489:501], model.scalings))[None]
+    one = model.network(window).double().detach()
+    expected = one.squeeze().numpy() if result.output_format == "regression" else torch.softmax(one, 1).numpy()[0]
+    np.testing.assert_allclose(said[500], expected, rtol=1e-4)
+    tested, _ = run_test(tmp_path, octets)
+    assert tested.window.bars > 500
+    assert not tested.in_sample
+
+
+def test_a_regression_is_scored_beside_the_mean_of_its_training_part(other: tuple[str, TrainingResult, bytes]) -> None:
+    _, result, octets = other
+    if result.output_format != "regression":
+        assert isinstance(result.baseline, ClassificationMetrics)
+        return
+    assert (result.classes, result.majority_class, result.test_part.class_counts) == ([], "", [])
+    test, base = result.test, result.baseline
+    assert isinstance(test, RegressionMetrics)
+    assert isinstance(base, RegressionMetrics)
+    assert base.r2 is not None
+    assert abs(base.r2) < 1e-9
+    assert test.samples == base.samples == result.test_part.samples
+    bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
+    said, _ = predict(bundle.load(octets), alone(bars))
+    first = next(bar for bar in range(len(bars.opens)) if stamp(bars.opens[bar]) == result.test_part.first)
+    chosen = slice(first, first + test.samples)
+    true = bars.close[first + 6 : first + 6 + test.samples] / bars.close[chosen] - 1
+    assert test.mse == pytest.approx(((said[chosen] - true) ** 2).mean(), rel=1e-4)
+    assert test.ic == pytest.approx(np.corrcoef(said[chosen], true)[0, 1], rel=1e-3)
+    assert np.mean(np.abs(said[chosen])) < 0.01, "returns, and not deviations"
+
+
+def test_too_few_bars_for_one_window_are_an_error(other: tuple[str, TrainingResult, bytes]) -> None:
+    bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
+    model = bundle.load(other[2])
+    warmup = build(model.strategy, alone(cut(bars, 0, 500))).warmup
+    with pytest.raises(DataError, match="reads 12 bars at a time; only 11 have features"):
+        predict(model, alone(cut(bars, 0, warmup + 11)))
+    assert len(predict(model, alone(cut(bars, 0, warmup + 12)))[0]) == warmup + 12
+
+
+def test_the_output_of_a_model_cannot_be_changed(trained: tuple[dict[str, Any], bytes]) -> None:
+    for overrides, said in (
+        ({"decisions.output_format": "regression"}, "decisions.output_format: is part of the trained model"),
+        ({"decisions.return_threshold": 0.01}, "has an effect only with decisions.output_format: regression"),
+    ):
+        with pytest.raises(StrategyInvalid, match=said):
+            bundle.load(trained[1], overrides)
+
+
 # ---------------------------------------------------------------- decisions
+
+
+def test_decisions_of_returns_by_hand() -> None:
+    returns = np.array([np.nan, 0.003, 0.002, -0.002, -0.0021, 0.0])
+    assert decide(returns, Decisions(output_format="regression", return_threshold=0.002)).tolist() == [0, 1, 0, 0, -1, 0]
+    assert decide(returns, Decisions(output_format="regression")).tolist() == [0, 1, 1, -1, -1, 0]
 
 
 def test_decisions_by_hand() -> None:

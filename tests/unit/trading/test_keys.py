@@ -11,11 +11,12 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from ktrdr_worker.jobs.backtesting import handler as backtesting
@@ -31,7 +32,7 @@ from ktrdr_worker.trading.training import Outcome, train
 from ktrdr_zmq.results import BacktestResult, TrainingResult
 from ktrdr_zmq.samples import find_sample
 from ktrdr_zmq.strategy import Strategy, find_strategy, parse_strategy
-from ktrdr_zmq.strategy.schema import Architecture, Decisions, EarlyStopping, Model, Training
+from ktrdr_zmq.strategy.schema import Architecture, Decisions, EarlyStopping, Model, Risk, Training
 from tests.unit.trading.made import alone, apart, span, walk
 from tests.unit.trading.test_jobs import Context, body, test_body
 from tests.unit.trading.twin import trade
@@ -60,19 +61,42 @@ def weights(learned: Learned) -> list[float]:
 
 # ---------------------------------------------------------------- keys of the training
 
+RECURRENT = {"model": {"type": "gru", "architecture": {"hidden_size": 4, "sequence_length": 8}}}
+REGRESSION = {"decisions": {"output_format": "regression"}, "training": {"epochs": 2, "labels": {"horizon": 6}}}
+BARRIERS = {"training.labels": {"source": "triple_barrier", "horizon": 12, "threshold": 1.0}}
+LONGER = {"training.epochs": 5, "training.learning_rate": 0.0005}
+
 TRAINING_KEYS: list[tuple[str, Any, Any, dict[str, Any]]] = [
     ("model.architecture.hidden_layers", [8], [8, 8], {}),
     ("model.architecture.activation", "relu", "tanh", {}),
     ("model.architecture.activation", "relu", "gelu", {}),
     ("model.architecture.activation", "gelu", "silu", {}),
     ("model.architecture.dropout", 0.0, 0.5, {}),
+    ("model.architecture.dropout", 0.0, 0.5, RECURRENT),
+    ("model.type", "gru", "lstm", RECURRENT),
+    ("model.architecture.hidden_size", 4, 5, RECURRENT),
+    ("model.architecture.num_layers", 1, 2, RECURRENT),
+    ("model.architecture.sequence_length", 8, 9, RECURRENT),
+    ("decisions.output_format", "classification", "regression", {"decisions": {}, "training": {"epochs": 2}}),
     ("training.epochs", 2, 1, {}),
     ("training.batch_size", 64, 32, {}),
     ("training.batch_size", 64, 1000, {}),
     ("training.learning_rate", 0.001, 0.002, {}),
     ("training.optimizer", "adam", "adamw", {"training.weight_decay": 0.1}),
     ("training.optimizer", "adam", "sgd", {}),
+    *(("training.optimizer", "adam", other, {}) for other in ("nadam", "radam", "rmsprop")),
     ("training.scheduler", "none", "cosine", {}),
+    ("training.scheduler", "none", "exponential", LONGER),
+    ("training.scheduler", "none", "step", {**LONGER, "training.epochs": 12}),
+    ("training.scheduler", "none", "plateau", {"training": {"epochs": 40, "learning_rate": 0.3, "optimizer": "sgd", "batch_size": 16}}),
+    ("training.scheduler_every", 2, 3, {**LONGER, "training.scheduler": "step"}),
+    ("training.scheduler_factor", 0.5, 0.2, {**LONGER, "training.scheduler": "exponential"}),
+    ("training.scheduler_patience", 1, 2, {"training.epochs": 30, "training.learning_rate": 0.01, "training.scheduler": "plateau"}),
+    ("training.warmup_epochs", 0, 2, LONGER),
+    ("training.loss", "cross_entropy", "focal", {}),
+    ("training.loss", "mse", "mae", REGRESSION),
+    ("training.loss", "mse", "huber", REGRESSION),
+    ("training.label_smoothing", 0.0, 0.2, {}),
     ("training.weight_decay", 0.0, 0.1, {"training.optimizer": "adam"}),
     ("training.weight_decay", 0.0, 0.1, {"training.optimizer": "adamw"}),
     ("training.weight_decay", 0.0, 0.1, {"training.optimizer": "sgd"}),
@@ -82,7 +106,15 @@ TRAINING_KEYS: list[tuple[str, Any, Any, dict[str, Any]]] = [
     ("training.early_stopping.patience", 1, 9, {"training.learning_rate": 0.1, "training.epochs": 40}),
     ("training.labels.horizon", 24, 6, {}),
     ("training.labels.threshold", 0.5, 1.0, {}),
-    ("training.labels.scale", "volatility", "fraction", {"training.labels.threshold": 0.002}),
+    ("training.labels.scale", "volatility", "fraction", {"training.labels": {"threshold": 0.002}}),
+    ("training.labels.source", "forward_return", "triple_barrier", {}),
+    ("training.labels.horizon", 12, 6, BARRIERS),
+    ("training.labels.threshold", 1.0, 0.5, BARRIERS),
+    ("training.labels.stop_threshold", 1.0, 2.0, BARRIERS),
+    ("training.labels.stop_threshold", 1.0, 0.5, BARRIERS),
+    ("training.labels.volatility_window", 20, 60, BARRIERS),
+    ("training.labels.horizon", 6, 12, REGRESSION),
+    ("training.labels.reversal", 0.005, 0.01, {"training.labels": {"source": "zigzag"}}),
     ("training.labels.volatility_window", 24, 60, {}),
     ("training.data_split.embargo", 0, 40, {}),
     ("training.seed", 42, 43, {}),
@@ -91,13 +123,7 @@ TRAINING_KEYS: list[tuple[str, Any, Any, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("key,one,other,rest", TRAINING_KEYS)
 def test_another_value_of_a_key_gives_other_weights(key: str, one: Any, other: Any, rest: dict[str, Any]) -> None:
-    if other == "fraction":  # which takes no window, so that the file's must go
-        text, source = find_strategy("neuro_mean_reversion")
-        plain = parse_strategy(text.replace(", volatility_window: 24", ""), source, {**SMALL, **rest, key: other})
-        changed = train(plain, [span(walk(600, seed=3))], "cpu", lambda *_: None)
-    else:
-        changed = trained_with({**rest, key: other})
-    first, again = trained_with({**rest, key: one}), trained_with({**rest, key: one})
+    first, again, changed = (trained_with({**rest, key: value}) for value in (one, one, other))
     assert weights(first.learned) == weights(again.learned)
     assert weights(first.learned) != weights(changed.learned)
 
@@ -122,21 +148,48 @@ BACKTEST_KEYS: list[tuple[str, Any]] = [
 ]
 
 
-def leaves(plain: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in plain.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+def keys(kind: type[BaseModel], path: str) -> Iterator[str]:
+    """The key paths of a section."""
+    for name, field in kind.model_fields.items():
+        inner = [
+            option
+            for option in (field.annotation, *get_args(field.annotation))
+            if isinstance(option, type) and issubclass(option, BaseModel)
+        ]
+        yield from keys(inner[0], f"{path}.{name}") if inner else [f"{path}.{name}"]
 
 
 def test_no_key_is_without_a_test_of_its_effect() -> None:
-    """A new key belongs into one of the two tables above."""
-    plain = strategy_with({}).plain
-    keys = set(leaves({section: plain[section] for section in ("model", "training", "decisions", "risk")}))
-    with_one_value = {"model.type", "training.labels.source", "decisions.output_format"}
-    split = {f"training.data_split.{part}" for part in ("train", "validation", "test")}
-    assert keys - with_one_value - split == {key for key, *_ in TRAINING_KEYS} | {key for key, _ in BACKTEST_KEYS}
+    """A new key belongs into one of the two tables above; the shares and the return threshold have tests of their own."""
+    sections = {"model": Model, "training": Training, "decisions": Decisions, "risk": Risk}
+    known = {key for name, kind in sections.items() for key in keys(kind, name)}
+    own = {"decisions.return_threshold", *(f"training.data_split.{part}" for part in ("train", "validation", "test"))}
+    assert known - own == {key for key, *_ in TRAINING_KEYS} | {key for key, _ in BACKTEST_KEYS}
+
+
+def test_every_value_of_a_choice_is_in_the_table() -> None:
+    for key, values in (
+        ("training.optimizer", {"adam", "adamw", "nadam", "radam", "rmsprop", "sgd"}),
+        ("training.scheduler", {"none", "cosine", "step", "exponential", "plateau"}),
+        ("training.loss", {"auto", "cross_entropy", "focal", "mse", "mae", "huber"}),
+        ("training.labels.source", {"forward_return", "triple_barrier", "zigzag"}),
+        ("model.type", {"mlp", "lstm", "gru"}),
+    ):
+        tried = {value for name, one, other, rest in TRAINING_KEYS if name == key for value in (one, other)}
+        assert values - tried <= {"auto", "mlp", "zigzag"}, key
+
+
+def test_auto_is_cross_entropy_for_classes_and_mse_for_returns() -> None:
+    for rest, named in (({}, "cross_entropy"), (REGRESSION, "mse")):
+        one, other = (trained_with({**rest, "training.loss": loss}) for loss in ("auto", named))
+        assert weights(one.learned) == weights(other.learned)
+
+
+def test_keys_without_effect_are_no_part_of_a_models_identity() -> None:
+    plain = strategy_with(RECURRENT).plain
+    assert set(plain["model"]["architecture"]) == {"hidden_size", "num_layers", "sequence_length", "dropout"}
+    assert "return_threshold" not in plain["decisions"]
+    assert set(strategy_with(REGRESSION).plain["training"]["labels"]) == {"source", "horizon"}
 
 
 # ---------------------------------------------------------------- the loop once more

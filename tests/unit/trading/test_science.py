@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from ktrdr_worker.trading.bars import Bars, DataError, cut
 from ktrdr_worker.trading.features import Scaling, build, fit_scaling, scale
-from ktrdr_worker.trading.labels import BUY, HOLD, SELL, UNKNOWN, label, thresholds
-from ktrdr_worker.trading.scores import baseline, classification
+from ktrdr_worker.trading.scores import baseline, classification, ranks, score
 from ktrdr_worker.trading.splits import chronological
+from ktrdr_zmq.results import REGRESSION_METRICS, ClassificationMetrics, RegressionMetrics
 from ktrdr_zmq.strategy import find_strategy, parse_strategy
-from ktrdr_zmq.strategy.schema import Labels
 from tests.unit.trading.made import alone, walk
 
 BUILT_IN = ["neuro_mean_reversion", "trend_follower"]
@@ -61,41 +60,6 @@ def test_an_input_that_never_varies_cannot_be_scaled() -> None:
     strategy = parse_strategy(*find_strategy("neuro_mean_reversion"))
     with pytest.raises(DataError, match=r"volatility.relative has the same value"):
         fit_scaling(strategy, np.full((10, 11), 0.3))
-
-
-# ---------------------------------------------------------------- labels
-
-
-def test_labels_say_what_the_price_did() -> None:
-    close = np.array([100.0, 100.0, 103.0, 103.0, 100.0, 100.0])
-    found = label(close, Labels(horizon=2, threshold=0.01, scale="fraction"))
-    assert found.classes.tolist() == [BUY, BUY, SELL, SELL, UNKNOWN, UNKNOWN]
-    assert found.ends.tolist() == [2, 3, 4, 5, 6, 7]
-    assert label(close, Labels(horizon=2, threshold=0.05, scale="fraction")).classes[:4].tolist() == [HOLD] * 4
-    assert label(close, Labels(horizon=9)).classes.tolist() == [UNKNOWN] * 6
-
-
-def test_a_threshold_by_volatility_is_known_at_its_bar() -> None:
-    settings = Labels(horizon=4, threshold=0.5, scale="volatility", volatility_window=10)
-    bars = walk(100)
-    limits = thresholds(bars.close, settings)
-    steps = np.diff(np.log(bars.close))
-    assert np.isnan(limits[:10]).all()
-    assert limits[10] == pytest.approx(0.5 * 2.0 * steps[:10].std(ddof=1))
-    np.testing.assert_array_equal(limits[:60], thresholds(bars.close[:60], settings))
-    assert (label(bars.close, settings).classes[:10] == UNKNOWN).all()
-
-
-@given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 1000))
-def test_a_label_looks_no_further_than_it_says(count: int, horizon: int, seed: int) -> None:
-    settings = Labels(horizon=horizon, volatility_window=3)
-    close = walk(count, seed).close
-    whole = label(close, settings)
-    for bar in np.flatnonzero(whole.classes != UNKNOWN):
-        part = label(close[: whole.ends[bar] + 1], settings)
-        assert part.classes[bar] == whole.classes[bar]
-        if whole.ends[bar] > bar:
-            assert label(close[: whole.ends[bar]], settings).classes[bar] == UNKNOWN
 
 
 # ---------------------------------------------------------------- splits
@@ -153,10 +117,46 @@ def test_scores_by_hand() -> None:
 
 
 def test_the_baseline_always_says_the_most_frequent_class_of_the_training_part() -> None:
-    found = baseline(np.array([0, 1, 1, 2]), np.array([1, 1, 1, 0]), 3)
+    found = baseline(np.array([0, 1, 1, 2]), np.array([1, 1, 1, 0]))
+    assert isinstance(found, ClassificationMetrics)
     assert found.accuracy == 0.5
     assert found.balanced_accuracy == pytest.approx(1 / 3)
     assert found.mcc is None
+
+
+def test_scores_of_returns_by_hand() -> None:
+    true, said, train = np.array([0.01, -0.02, 0.0, 0.03], dtype=np.float32), np.array([0.02, 0.01, 0.01, 0.02]), np.array([0.0, 0.01])
+    found = score(true, said, train)
+    assert isinstance(found, RegressionMetrics)
+    errors = [0.01, 0.03, 0.01, -0.01]
+    assert found.samples == 4
+    assert found.mse == pytest.approx(sum(e * e for e in errors) / 4, rel=1e-6)
+    assert found.mae == pytest.approx(0.015, rel=1e-6)
+    assert found.r2 == pytest.approx(1 - 0.0012 / (0.005**2 + 0.025**2 + 0.005**2 + 0.025**2), rel=1e-6), "against the training part's mean"
+    assert found.directional_accuracy == pytest.approx(2 / 3), "a return of 0 has no direction"
+    assert found.ic == pytest.approx(np.corrcoef(true, said)[0, 1])
+    assert ranks(said).tolist() == [3.5, 1.5, 1.5, 3.5]
+    assert found.rank_ic == pytest.approx(np.corrcoef([3, 1, 2, 4], [3.5, 1.5, 1.5, 3.5])[0, 1])
+
+
+def test_the_baseline_of_returns_always_says_the_mean_of_the_training_part() -> None:
+    found = baseline(np.array([0.01, -0.02], dtype=np.float32), np.array([0.0, 0.02], dtype=np.float32))
+    assert isinstance(found, RegressionMetrics)
+    assert found.mse == pytest.approx((0.0**2 + 0.03**2) / 2)
+    assert (found.r2, found.ic, found.rank_ic) == (0.0, None, None)
+
+
+def test_what_is_undefined_of_returns_is_none() -> None:
+    found = score(np.zeros(3, dtype=np.float32), np.ones(3), np.zeros(2))
+    undefined = {name for name, value in found.items() if value is None}
+    assert undefined == {name for name, metric in REGRESSION_METRICS.items() if metric.undefined}
+    assert list(found) == list(REGRESSION_METRICS)
+
+
+@pytest.mark.parametrize("said", [np.zeros(0), np.zeros(2)])
+def test_scores_need_as_many_returns_as_there_are_samples(said: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="as many true returns"):
+        score(np.zeros(len(said) // 2, dtype=np.float32), said, np.zeros(1))
 
 
 def test_bars_are_cut_and_not_changed() -> None:

@@ -13,10 +13,10 @@ from ktrdr_worker.trading.bars import stamp
 from ktrdr_worker.trading.bundle import config_digest
 from ktrdr_worker.trading.fingerprint import fingerprint
 from ktrdr_worker.trading.samples import Span
+from ktrdr_worker.trading.scores import Score
 from ktrdr_worker.trading.training import Outcome, train
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy import Strategy, parse_strategy
-from ktrdr_zmq.strategy.schema import CLASSES
 
 CHECKPOINT: Final = "training"
 CHECKPOINT_S: Final = 20.0
@@ -76,7 +76,7 @@ class Training:
         description = bundle.Description(
             schema=bundle.SCHEMA, kind="model", strategy=request.strategy, strategy_name=strategy.name,
             overrides=list(request.overrides.items()),
-            config_digest=digest, classes=list(CLASSES), feature_ids=strategy.feature_ids,
+            config_digest=digest, classes=list(strategy.classes), feature_ids=strategy.feature_ids,
             scaling=[(scaling.offset, scaling.divisor) for scaling in outcome.scalings], seed=strategy.training.seed, fingerprint=made_by,
             seen=bundle.Seen(
                 data={market.symbol: market.digest for market in found}, since=stamp(outcome.seen[0]), until=stamp(outcome.seen[1])
@@ -97,29 +97,46 @@ class Training:
         return results.TrainingResult(
             strategy_name=strategy.name, symbols=list(strategy.symbols), timeframe=strategy.base, timeframes=list(strategy.timeframes),
             overrides=overrides, data=used,
-            classes=list(CLASSES), feature_ids=strategy.feature_ids, train_part=outcome.parts[0], validation_part=outcome.parts[1],
+            output_format=strategy.decisions.output_format, model_type=strategy.model.type, sequence_length=strategy.model.window,
+            classes=list(strategy.classes), feature_ids=strategy.feature_ids, train_part=outcome.parts[0],
+            validation_part=outcome.parts[1],
             test_part=outcome.parts[2], epochs_run=len(learned.history.epoch), best_epoch=learned.best_epoch,
             stopped_early=learned.stopped_early, history=learned.history, train=train_score, validation=validation_score, test=test_score,
             baseline=outcome.baseline, majority_class=outcome.majority,
-            gap=validation_score.balanced_accuracy - test_score.balanced_accuracy,
+            gap=_gap(validation_score, test_score),
             parameters=sum(parameter.numel() for parameter in learned.network.parameters()), seed=strategy.training.seed,
             conventions=_conventions(strategy), digest="", **rest,
         ).sealed().to_dict()  # fmt: skip
 
 
+LABELS: Final = {
+    "forward_return": "return from the close of a bar to the close a number of bars later",
+    "triple_barrier": "which of a long and a short trade reaches its target before its stop; the stop first where one bar touches both",
+    "zigzag": "return from the close of a bar to the turning point that ends its leg, known when that is confirmed",
+}
+
+
+def _gap(validation: Score, test: Score) -> float | None:
+    """How much better it is on the validation part than on the test part."""
+    if isinstance(validation, results.ClassificationMetrics) and isinstance(test, results.ClassificationMetrics):
+        return validation.balanced_accuracy - test.balanced_accuracy
+    before, after = validation["r2"], test["r2"]
+    return None if before is None or after is None else before - after
+
+
 def _conventions(strategy: Strategy) -> dict[str, Any]:
-    labels, shares = strategy.training.labels, strategy.training.data_split
+    shares = strategy.training.data_split
     return {
-        "label": f"return from the close of a bar to the close {labels.horizon} bars later",
-        "label_threshold": labels.threshold,
-        "label_threshold_unit": labels.scale,
+        "label": LABELS[strategy.training.labels.source],
+        "label_parameters": strategy.plain["training"]["labels"],
         "timeframes": "a bar is known at its own close; at the close of a bar of the base timeframe the newest known one of each is read",
-        "split": "chronological, at moments common to all symbols; samples whose label looks into the next part or its embargo are purged",
+        "split": "chronological, at moments common to all symbols; samples whose label looks into the next part or its embargo are purged, "
+        "those whose window begins before their part are skipped",
         "split_shares": [shares.train, shares.validation, shares.test],
         "embargo_bars": shares.embargo,
         "scaling": "fitted on the training part",
         "early_stopping": "on the loss of the validation part; the weights are those of the best epoch",
-        "baseline": "always the most frequent class of the training part",
+        "baseline": f"always the {'mean return' if strategy.regression else 'most frequent class'} of the training part",
         "equality": "bit for bit only with an equal fingerprint and number of threads",
     }
 
@@ -127,10 +144,14 @@ def _conventions(strategy: Strategy) -> dict[str, Any]:
 def _warnings(outcome: Outcome) -> list[str]:
     test, base = outcome.scores[2], outcome.baseline
     found = []
+    what, rule = (
+        ("r2", "the mean return") if isinstance(test, results.RegressionMetrics) else ("balanced_accuracy", "the most frequent class")
+    )
+    ours, its = test[what], base[what]
     if len(outcome.made_by) > 1:
         found.append("It was interrupted and went on on another kind of machine or release: equality bit for bit is not claimed.")
-    if test.balanced_accuracy <= base.balanced_accuracy:
-        found.append("On the test part the model is no better than always saying the most frequent class (balanced accuracy).")
+    if ours is not None and its is not None and ours <= its:
+        found.append(f"On the test part the model is no better than always saying {rule} ({what.replace('_', ' ')}).")
     for name, part in zip(("training", "validation", "test"), outcome.parts, strict=True):
         absent = [symbol for symbol, count in part.by_symbol.items() if not count]
         if absent:

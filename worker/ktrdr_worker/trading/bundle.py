@@ -20,7 +20,7 @@ from ktrdr_worker.trading.bars import DataError, moment
 from ktrdr_worker.trading.features import Scaling
 from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.strategy import check_overrides, parse_strategy
-from ktrdr_zmq.strategy.schema import CLASSES, Strategy
+from ktrdr_zmq.strategy.schema import Strategy
 
 SCHEMA: Final = 1
 
@@ -108,13 +108,13 @@ def load(octets: bytes, overrides: dict[str, Any] | None = None) -> Trained:
         raise BundleError("The model's strategy is not the one that it was trained with: the file was changed.")
     check_overrides(overrides or {})
     strategy = parse_strategy(description.strategy, name, {**dict(description.overrides), **(overrides or {})})
-    if description.feature_ids != strategy.feature_ids or description.classes != list(CLASSES):
+    if description.feature_ids != strategy.feature_ids or description.classes != list(strategy.classes):
         raise BundleError("The model's features or classes are not those of its strategy; it was made by another release, or changed.")
     sound = all(math.isfinite(offset) and math.isfinite(divisor) and divisor > 0 for offset, divisor in description.scaling)
     if len(description.scaling) != len(description.feature_ids) or not sound:
         raise BundleError("The model's scaling does not fit its features.")
     _check_seen(description.seen)
-    network = networks.build(len(description.feature_ids), strategy.model.architecture)
+    network = networks.build(len(description.feature_ids), strategy.model, len(strategy.classes) or 1)
     try:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:

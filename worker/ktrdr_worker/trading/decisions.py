@@ -1,4 +1,4 @@
-"""From a network's probabilities to BUY, HOLD and SELL."""
+"""From a network's outputs to BUY, HOLD and SELL."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from ktrdr_worker.trading.arrays import Array
 from ktrdr_zmq.strategy.schema import Decisions
 
 
-def decide(probabilities: Array, settings: Decisions) -> Array:
+def decide(outputs: Array, settings: Decisions) -> Array:
     """Decide at every bar's close.
 
-    The most probable class counts, the first of equals; a BUY or SELL below the confidence threshold, or too soon after another, is HOLD.
+    The most probable class counts, the first of equals; a BUY or SELL below the confidence threshold is HOLD. A predicted return is BUY
+    above the return threshold, SELL below its negative. In both cases a BUY or SELL too soon after another is HOLD.
 
     Parameters
     ----------
-    probabilities : array of float64, shape (n, 3)
-        Of SELL, HOLD and BUY; a row of NaN (no features yet) is HOLD.
+    outputs : array of float64
+        Probabilities of SELL, HOLD and BUY, of shape (n, 3), or returns, of shape (n,); NaN (no features yet) is HOLD.
     settings : Decisions
 
     Returns
@@ -25,12 +26,23 @@ def decide(probabilities: Array, settings: Decisions) -> Array:
     array of int8, shape (n,)
         -1 SELL, 0 HOLD, 1 BUY.
     """
+    signals = _of_returns(outputs, settings) if outputs.ndim == 1 else _of_probabilities(outputs, settings)
+    return separate(signals.astype(np.int8), settings.filters.min_signal_separation)
+
+
+def _of_returns(returns: Array, settings: Decisions) -> Array:
+    limit = settings.return_threshold
+    signals: Array = np.where(returns > limit, 1, 0) - np.where(returns < -limit, 1, 0)
+    return signals
+
+
+def _of_probabilities(probabilities: Array, settings: Decisions) -> Array:
     known = np.isfinite(probabilities).all(axis=1)
     filled = np.where(known[:, None], probabilities, 0.0)
     best = filled.argmax(axis=1)
     confident = filled[np.arange(len(filled)), best] >= settings.confidence_threshold
-    decisions = np.where(known & confident, best - 1, 0).astype(np.int8)
-    return separate(decisions, settings.filters.min_signal_separation)
+    signals: Array = np.where(known & confident, best - 1, 0)
+    return signals
 
 
 @njit(cache=True)

@@ -1,4 +1,4 @@
-"""A trained model over bars: the probabilities of all of them in one pass."""
+"""A trained model over bars: what it says of all of them in one pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ktrdr_worker.trading.frames import Frames
 
 
 def predict(model: Trained, frames: Frames, device: str = "cpu", tick: Callable[[float], None] = lambda _share: None) -> tuple[Array, int]:
-    """The probability of each class at the close of every bar of the base timeframe.
+    """The probability of each class, or the predicted return, at the close of every bar of the base timeframe.
 
     Parameters
     ----------
@@ -28,18 +28,19 @@ def predict(model: Trained, frames: Frames, device: str = "cpu", tick: Callable[
 
     Returns
     -------
-    probabilities : array of float64, shape (n, classes)
-        NaN in the rows before the warm-up is over.
+    outputs : array of float64, shape (n, classes), or (n,) for returns
+        NaN before the warm-up is over.
     warmup : int
         How many those are: the indicators' warm-up, and what the first window of the network reads before its last bar.
     """
     features = build(model.strategy, frames)
     window = model.strategy.model.window
     matrix = torch.from_numpy(scale(features.values[features.warmup :], model.scalings)).to(device)
+    if len(matrix) < window:
+        raise DataError(f"The model reads {window} bars at a time; only {len(matrix)} have features.")
     positions = torch.arange(window - 1, len(matrix), device=device)
     warmup = features.warmup + window - 1
-    probabilities = np.full((len(frames.bars.opens), len(model.description.classes)), np.nan)
-    probabilities[warmup:] = networks.probabilities(model.network.to(device), matrix, positions, window, tick).numpy()
-    if not np.isfinite(probabilities[warmup:]).all():
-        raise DataError("The model gives probabilities that are no numbers on these bars.")
-    return probabilities, warmup
+    said = networks.predict(model.network.to(device), matrix, positions, window, tick).numpy()
+    if not np.isfinite(said).all():
+        raise DataError("The model gives outputs that are no numbers on these bars.")
+    return np.concatenate((np.full((warmup, *said.shape[1:]), np.nan), said)), warmup

@@ -7,18 +7,21 @@ written down, and gone on with elsewhere: a training that was interrupted ends w
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
-import numpy as np
 import torch
 from torch import nn
 
 from ktrdr_worker.trading import network as networks
 from ktrdr_worker.trading import tensors
 from ktrdr_worker.trading.arrays import Array
+from ktrdr_worker.trading.losses import Loss
+from ktrdr_worker.trading.schedule import learning_rate
 from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.results import EpochHistory
 from ktrdr_zmq.strategy.schema import CLASSES, Model, Training
@@ -35,8 +38,8 @@ class Part(NamedTuple):
         Scaled features of bars one after the other.
     positions : array of int64, shape (n,)
         Sample i reads ``matrix[positions[i] - window + 1 : positions[i] + 1]``, where the window is that of the model.
-    targets : array of int64, shape (n,)
-        Classes.
+    targets : array of int64 or float32, shape (n,)
+        Classes, or the returns of a regression.
     """
 
     matrix: Array
@@ -59,6 +62,7 @@ OnEpoch = Callable[[int, float, float], None]
 
 def prepare(threads: int) -> None:
     """Make torch deterministic, with so many threads. Once a process, before anything is computed."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which CUDA's matrix products are not, and torch refuses them
     torch.set_num_threads(max(threads, 1))
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -101,9 +105,10 @@ class Learner:
         self._settings = settings
         self._device = device
         self._window = model.window
-        self._network = networks.build(train.matrix.shape[1], model.architecture).to(device)
-        self._train, self._validation = _on(device, train, validation)
-        self._criterion = nn.CrossEntropyLoss(weight=_class_weights(train.targets, settings, device))
+        self._loss = Loss(settings, train.targets, device)
+        outputs = 1 if self._loss.regression else len(CLASSES)
+        self._network = networks.build(train.matrix.shape[1], model, outputs).to(device)
+        self._train, self._validation = (part._replace(aims=self._loss.aim(part.aims)) for part in _on(device, train, validation))
         self._optimizer = _optimizer(self._network, settings)
         self._best = copy.deepcopy(self._network.state_dict())
         history = EpochHistory(epoch=[], train_loss=[], validation_loss=[], train_accuracy=[], validation_accuracy=[], learning_rate=[])
@@ -129,27 +134,27 @@ class Learner:
             When a loss is no number any more.
         """
         epoch = self.epoch + 1
-        rate = _learning_rate(self._settings, epoch)
+        rate = learning_rate(self._settings, self.progress.history.validation_loss)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        order = torch.randperm(len(self._train.targets), generator=self._order).to(self._device)
+        order = torch.randperm(len(self._train.aims), generator=self._order).to(self._device)
         self._pass(order)
-        losses = [_score(self._network, part, self._window, self._criterion) for part in (self._train, self._validation)]
+        losses = [_score(self._network, part, self._window, self._loss) for part in (self._train, self._validation)]
         _record(self.progress.history, epoch, losses, rate)
         self._judge(epoch, losses[1][0])
         return losses[0][0], losses[1][0]
 
     def _pass(self, order: torch.Tensor) -> None:
         """One epoch: every sample once, in the given order. A block of many batches is gathered at a time."""
-        network, criterion, optimizer, clip = self._network, self._criterion, self._optimizer, self._settings.gradient_clip
+        network, loss, optimizer, clip = self._network, self._loss, self._optimizer, self._settings.gradient_clip
         size = self._settings.batch_size
         network.train()
         for block in networks.blocks(self._train.matrix, len(order), self._window, size):
             chosen = order[block]
             inputs = networks.gather(self._train.matrix, self._train.positions[chosen], self._window)
-            for rows, targets in zip(inputs.split(size), self._train.targets[chosen].split(size), strict=True):
+            for rows, aims in zip(inputs.split(size), self._train.aims[chosen].split(size), strict=True):
                 optimizer.zero_grad(set_to_none=True)
-                criterion(network(rows), targets).backward()
+                loss.mean(network(rows), aims).backward()
                 if clip > 0:
                     nn.utils.clip_grad_norm_(network.parameters(), clip)
                 optimizer.step()
@@ -166,6 +171,8 @@ class Learner:
     def learned(self) -> Learned:
         """What it came to."""
         self._network.load_state_dict(self._best)
+        if self._loss.regression:
+            networks.rescale(self._network, self._loss.offset, self._loss.divisor)
         return Learned(self._network.cpu().eval(), self.progress.history, self.progress.best_epoch, self.epoch < self._settings.epochs)
 
     # ------------------------------------------------------------ checkpoints
@@ -245,7 +252,7 @@ class _Samples(NamedTuple):
 
     matrix: torch.Tensor
     positions: torch.Tensor
-    targets: torch.Tensor
+    aims: torch.Tensor
 
 
 def _on(device: str, *parts: Part) -> list[_Samples]:
@@ -257,17 +264,15 @@ def _on(device: str, *parts: Part) -> list[_Samples]:
 
 
 @torch.inference_mode()
-def _score(network: nn.Module, part: _Samples, window: int, criterion: nn.CrossEntropyLoss) -> tuple[float, float]:
-    """Loss and accuracy of a whole part, without dropout."""
+def _score(network: nn.Module, part: _Samples, window: int, loss: Loss) -> tuple[float, float]:
+    """Loss of a whole part, without dropout, and the share of samples that are right: in class, or in the direction of the return."""
     network.eval()
-    weight, classes = criterion.weight, part.targets
-    loss = right = 0.0
-    for block in networks.blocks(part.matrix, len(classes), window):
-        logits, true = network(networks.gather(part.matrix, part.positions[block], window)), classes[block]
-        loss += float(nn.functional.cross_entropy(logits, true, weight, reduction="sum"))
-        right += float((logits.argmax(dim=1) == true).sum())
-    total = float(weight[classes].sum()) if weight is not None else len(classes)
-    return loss / total, right / len(classes)
+    total = right = torch.zeros((), dtype=torch.float32, device=part.matrix.device)
+    for block in networks.blocks(part.matrix, len(part.aims), window):
+        outputs, aims = network(networks.gather(part.matrix, part.positions[block], window)), part.aims[block]
+        total = total + loss.sum(outputs, aims)
+        right = right + loss.right(outputs, aims)
+    return float(total / loss.weight(part.aims)), float(right) / len(part.aims)
 
 
 def _record(history: EpochHistory, epoch: int, losses: list[tuple[float, float]], rate: float) -> None:
@@ -292,27 +297,15 @@ class Diverged(UsageError):
     code = "DIVERGED"
 
 
-def _class_weights(classes: Array, settings: Training, device: str) -> torch.Tensor | None:
-    """Weights that let every class count the same; one that does not occur in the training part has weight 1."""
-    if settings.class_weights == "none":
-        return None
-    counts = np.bincount(classes, minlength=len(CLASSES)).astype(np.float64)
-    occurring = counts > 0
-    weights = np.ones(len(CLASSES))
-    weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])
-    return torch.tensor(weights, dtype=torch.float32, device=device)
+OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
+    "adam": functools.partial(torch.optim.Adam, fused=True),
+    "adamw": functools.partial(torch.optim.AdamW, fused=True),
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9, fused=True),
+}
 
 
 def _optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    parameters, rate, decay = network.parameters(), settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9)
-
-
-def _learning_rate(settings: Training, epoch: int) -> float:
-    if settings.scheduler == "cosine":
-        return settings.learning_rate * (1.0 + math.cos(math.pi * (epoch - 1) / settings.epochs)) / 2.0
-    return settings.learning_rate
+    return OPTIMIZERS[settings.optimizer](network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

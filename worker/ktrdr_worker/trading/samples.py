@@ -15,7 +15,7 @@ from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import Bars, DataError, stamp
 from ktrdr_worker.trading.features import Features
 from ktrdr_worker.trading.frames import Frames
-from ktrdr_worker.trading.labels import UNKNOWN, Labelled, label
+from ktrdr_worker.trading.labels import label
 from ktrdr_worker.trading.splits import PartIndices, Split, pooled
 from ktrdr_zmq import results
 from ktrdr_zmq.strategy.schema import CLASSES, Strategy
@@ -43,7 +43,8 @@ class Table(NamedTuple):
         The row of each sample's bar.
     symbols : array of int64, shape (n,)
         The number of each sample's symbol.
-    classes : array of int64, shape (n,)
+    targets : array of int64 or float32, shape (n,)
+        Classes, or returns.
     opens, begins, label_opens, label_over : array of int64, shape (n,)
         Nanoseconds (UTC): when its bar opens; when the first bar that it reads opens; when the last bar that its label looks at opens, and
         when that is over.
@@ -52,7 +53,7 @@ class Table(NamedTuple):
     values: Array
     positions: Array
     symbols: Array
-    classes: Array
+    targets: Array
     opens: Array
     begins: Array
     label_opens: Array
@@ -77,16 +78,16 @@ def gather(strategy: Strategy, spans: Sequence[Span], features: Sequence[Feature
 def _block(strategy: Strategy, span: Span, features: Features, number: int, offset: int) -> Table:
     """The samples of one symbol, whose rows begin at `offset`."""
     bars, last = span.frames.bars, span.last
-    labelled: Labelled = label(bars.close, strategy.training.labels)
+    labelled = label(bars, strategy.training.labels, returns=strategy.regression)
     base = max(span.first, features.warmup)
     bar = np.arange(len(bars.opens))
-    chosen = np.flatnonzero((bar >= base) & (labelled.ends < last) & (labelled.classes != UNKNOWN))
+    chosen = np.flatnonzero((bar >= base) & (labelled.ends < last) & labelled.known)
     if not len(chosen):
         raise DataError(f"Too few bars: none of {bars.symbol} {bars.timeframe} has both features and a label.")
     reads: Array = chosen - strategy.model.window + 1
     ends = labelled.ends[chosen]
     return Table(
-        features.values[base:last], chosen - base + offset, np.full(len(chosen), number), labelled.classes[chosen], bars.opens[chosen],
+        features.values[base:last], chosen - base + offset, np.full(len(chosen), number), labelled.targets[chosen], bars.opens[chosen],
         np.where(reads >= base, bars.opens[np.maximum(reads, 0)], np.iinfo(np.int64).min), bars.opens[ends], _over(bars)[ends],
     )  # fmt: skip
 
@@ -114,10 +115,8 @@ def split(strategy: Strategy, table: Table, spans: Sequence[Span]) -> Split:
                 f"Too few bars: {len(table.opens)} of {spans[0].frames.base} have features and a label, which leaves {len(part.rows)} for "
                 f"the {name} part ({part.purged} purged, {part.skipped} without a whole window); each part needs {FEWEST}."
             )
-    if len(np.unique(table.classes[parts.train.rows])) < 2:
-        raise DataError(
-            "All labels of the training part are the same: there is nothing to learn. Change training.labels.threshold or horizon."
-        )
+    if len(np.unique(table.targets[parts.train.rows])) < 2:
+        raise DataError("All labels of the training part are the same: there is nothing to learn. Change training.labels.")
     return parts
 
 
@@ -144,10 +143,11 @@ def seen(table: Table, cut: Split) -> tuple[int, int]:
 
 def describe(table: Table, part: PartIndices, symbols: Sequence[str]) -> results.Part:
     """What a result says of a part."""
-    rows = part.rows
+    rows, targets = part.rows, table.targets[part.rows]
     counts = np.bincount(table.symbols[rows], minlength=len(symbols)).tolist()
     return results.Part(
         samples=len(rows), purged=part.purged, skipped=part.skipped, first=stamp(table.opens[rows].min()),
         last=stamp(table.opens[rows].max()), label_end=stamp(table.label_opens[rows].max()),
-        class_counts=np.bincount(table.classes[rows], minlength=len(CLASSES)).tolist(), by_symbol=dict(zip(symbols, counts, strict=True)),
+        class_counts=[] if targets.dtype.kind == "f" else np.bincount(targets, minlength=len(CLASSES)).tolist(),
+        by_symbol=dict(zip(symbols, counts, strict=True)),
     )  # fmt: skip

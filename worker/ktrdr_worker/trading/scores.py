@@ -1,13 +1,46 @@
-"""How well classes were predicted. Formulas over arrays; the names and rules are those of `ktrdr_zmq.results`."""
+"""How well classes, or returns, were predicted. Formulas over arrays; the names and rules are those of `ktrdr_zmq.results`."""
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 import numpy as np
 
 from ktrdr_worker.trading.arrays import Array
-from ktrdr_zmq.results import ClassificationMetrics
+from ktrdr_zmq.results import ClassificationMetrics, RegressionMetrics
+from ktrdr_zmq.strategy.schema import CLASSES
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
+
+
+Score: TypeAlias = ClassificationMetrics | RegressionMetrics
+
+
+def score(true: Array, said: Array, train: Array) -> Score:
+    """Score what a network says.
+
+    Parameters
+    ----------
+    true : array of int or float, shape (n,)
+        Classes or returns.
+    said : array of float
+        Probabilities of shape (n, k), or returns of shape (n,).
+    train : array
+        What was true in the training part.
+    """
+    return regression(true, said, float(train.mean(dtype=np.float64))) if true.dtype.kind == "f" else classification(true, said)
+
+
+def baseline(true: Array, train: Array) -> Score:
+    """Score the rule that knows nothing: always the most frequent class of the training part, or always its mean return.
+
+    The log-loss is that of giving each class its frequency in the training part.
+    """
+    if true.dtype.kind == "f":
+        mean = float(train.mean(dtype=np.float64))
+        return regression(true, np.full(len(true), mean), mean)
+    frequencies = np.bincount(train, minlength=len(CLASSES)) / len(train)
+    return classification(true, np.tile(frequencies, (len(true), 1)))
 
 
 def classification(true: Array, probabilities: Array) -> ClassificationMetrics:
@@ -59,17 +92,44 @@ def matthews(confusion: Array) -> float | None:
     return float((np.trace(matrix) * total - true @ predicted) / np.sqrt(spread))
 
 
-def baseline(true: Array, train: Array, classes: int) -> ClassificationMetrics:
-    """Score the rule that always says the most frequent class of the training part.
-
-    For the log-loss it gives each class its frequency in the training part.
+def regression(true: Array, predicted: Array, mean: float) -> RegressionMetrics:
+    """Score predicted returns against true ones.
 
     Parameters
     ----------
-    true, train : array of int
-        True classes of the part to score, and of the training part.
-    classes : int
-        Number of classes.
+    true, predicted : array of float, shape (n,)
+        As fractions; n is at least 1.
+    mean : float
+        The mean return of the training part: what `r2` is measured against.
     """
-    frequencies = np.bincount(train, minlength=classes) / len(train)
-    return classification(true, np.tile(frequencies, (len(true), 1)))
+    if len(true) == 0 or len(true) != len(predicted):
+        raise ValueError("as many true returns as predicted ones are needed, and at least one")
+    true, predicted = true.astype(np.float64), predicted.astype(np.float64)
+    errors = predicted - true
+    spread = float(((true - mean) ** 2).sum())
+    moved = true != 0.0
+    return RegressionMetrics(
+        samples=len(true),
+        mse=float((errors**2).mean()),
+        mae=float(np.abs(errors).mean()),
+        r2=1.0 - float((errors**2).sum()) / spread if spread > 0.0 else None,
+        ic=correlation(true, predicted),
+        rank_ic=correlation(ranks(true), ranks(predicted)),
+        directional_accuracy=float((np.sign(predicted[moved]) == np.sign(true[moved])).mean()) if moved.any() else None,
+    )
+
+
+def correlation(one: Array, other: Array) -> float | None:
+    """Pearson's coefficient; None where either does not vary."""
+    if one.min() == one.max() or other.min() == other.max():
+        return None
+    first, second = one - one.mean(), other - other.mean()
+    size = np.sqrt((first @ first) * (second @ second))
+    return float(np.clip(first @ second / size, -1.0, 1.0)) if size > 0.0 else None
+
+
+def ranks(values: Array) -> Array:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last: Array = np.cumsum(counts)
+    return (last - (counts - 1) / 2.0)[inverse]

@@ -13,9 +13,8 @@ from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.features import Scaling, build, fit_scaling, scale
 from ktrdr_worker.trading.learning import Learned, Learner, Part
 from ktrdr_worker.trading.samples import Span, describe, gather, seen, split
-from ktrdr_worker.trading.scores import baseline, classification
+from ktrdr_worker.trading.scores import Score, baseline, score
 from ktrdr_zmq import results
-from ktrdr_zmq.results import ClassificationMetrics
 from ktrdr_zmq.strategy.schema import CLASSES, Strategy
 
 
@@ -30,8 +29,8 @@ class Outcome(NamedTuple):
     warmups: list[int]
     seen: tuple[int, int]
     parts: tuple[results.Part, results.Part, results.Part]
-    scores: tuple[ClassificationMetrics, ClassificationMetrics, ClassificationMetrics]
-    baseline: ClassificationMetrics
+    scores: tuple[Score, Score, Score]
+    baseline: Score
     majority: str
     made_by: list[str]
 
@@ -81,7 +80,7 @@ def train(
     cut = split(strategy, table, spans)
     scalings = fit_scaling(strategy, table.values[table.positions[cut.train.rows]])
     matrix = scale(table.values, scalings)
-    train_part, validation, test = (Part(matrix, table.positions[part.rows], table.classes[part.rows]) for part in cut)
+    train_part, validation, test = (Part(matrix, table.positions[part.rows], table.targets[part.rows]) for part in cut)
 
     learner = Learner(train_part, validation, strategy.model, settings, device, checkpoints.job if checkpoints else "")
     learner.progress.made_by = [checkpoints.made_by] if checkpoints else []
@@ -96,17 +95,17 @@ def train(
         progress(0.05 + 0.9 * learner.epoch / settings.epochs, "training", f"epoch {learner.epoch} of {settings.epochs}", figures)
     learned = learner.learned()
     progress(0.97, "scoring", "", {})
-    scores = [classification(part.targets, _probabilities(learned, part, strategy.model.window)) for part in (train_part, validation, test)]
-    majority = int(np.bincount(train_part.targets, minlength=len(CLASSES)).argmax())
+    said = [_said(learned, part, strategy.model.window) for part in (train_part, validation, test)]
+    scores = [score(part.targets, what, train_part.targets) for part, what in zip((train_part, validation, test), said, strict=True)]
+    majority = "" if strategy.regression else CLASSES[int(np.bincount(train_part.targets, minlength=len(CLASSES)).argmax())]
     parts = [describe(table, indices, [span.frames.bars.symbol for span in spans]) for indices in cut]
     return Outcome(
         learned, scalings, [built.warmup for built in features], seen(table, cut), (parts[0], parts[1], parts[2]),
-        (scores[0], scores[1], scores[2]), baseline(test.targets, train_part.targets, len(CLASSES)), CLASSES[majority],
-        learner.progress.made_by,
+        (scores[0], scores[1], scores[2]), baseline(test.targets, train_part.targets), majority, learner.progress.made_by,
     )  # fmt: skip
 
 
-def _probabilities(learned: Learned, part: Part, window: int) -> Array:
+def _said(learned: Learned, part: Part, window: int) -> Array:
     matrix, positions = torch.from_numpy(part.matrix), torch.from_numpy(part.positions)
-    found: Array = networks.probabilities(learned.network, matrix, positions, window).numpy()
+    found: Array = networks.predict(learned.network, matrix, positions, window).numpy()
     return found

@@ -13,7 +13,7 @@ from ktrdr_worker.trading.report.markup import Child, Markup, el, joined
 from ktrdr_worker.trading.report.material import Material, Ran
 from ktrdr_worker.trading.report.series import Year
 from ktrdr_zmq.figures import figure, label
-from ktrdr_zmq.results import BACKTEST_METRICS, CLASSIFICATION_METRICS, Metric, TrainingResult
+from ktrdr_zmq.results import BACKTEST_METRICS, METRICS, Metric, TrainingResult
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 SHADES: Final = (0.005, 0.015, 0.03, 0.06)
@@ -171,12 +171,12 @@ def scores(training: TrainingResult) -> Markup:
     parts = {"test": training.test, "baseline": training.baseline, "validation": training.validation, "train": training.train}
     head = el("tr", el("th", "Figure", scope="col"), (el("th", name, scope="col") for name in parts))
     rows = [
-        el("tr", el("th", label(name), el("small", CLASSIFICATION_METRICS[name].meaning), scope="row"),
-           (el("td", shown(part[name], CLASSIFICATION_METRICS[name]), class_="num") for part in parts.values()))
-        for name in training.test
-        if name in CLASSIFICATION_METRICS
+        el("tr", el("th", label(name), el("small", metric.meaning), scope="row"),
+           (el("td", shown(part[name], metric), class_="num") for part in parts.values()))
+        for name, metric in METRICS[training.output_format].items()
     ]  # fmt: skip
-    rule = f"The test part was never learned from. The baseline, scored on it, always says {training.majority_class}."
+    known = training.majority_class or "the mean return of the training part"
+    rule = f"The test part was never learned from. The baseline, scored on it, always says {known}."
     return scrolling(el("table", el("caption", rule), el("thead", head), el("tbody", rows), class_="scores"), "Scores of the training")
 
 
