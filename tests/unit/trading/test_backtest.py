@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,34 +118,80 @@ def test_the_kernel_and_its_twin_agree_to_the_last_bit(case: tuple[int, int, lis
     assert total == pytest.approx(equity[-1] - rules.capital, rel=1e-9, abs=1e-9 * rules.capital)
 
 
-@settings(max_examples=100, deadline=None)
-@given(cases(), st.integers(1, 100))
-def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(case: tuple[int, int, list[int], Rules], cut: int) -> None:
+def same_up_to(simulated: Callable[..., Outcome], case: tuple[int, int, list[int], Rules], bar: int) -> bool:
+    """Whether all is the same up to the close of a bar when later prices, and decisions from that close on, are others."""
     seed, count, decisions, rules = case
-    cut = min(cut, count)
-    bars = walk(count, seed, volatility=0.02)
-    whole = simulate(bars.open, bars.high, bars.low, bars.close, np.array(decisions, dtype=np.int8), rules)
-    part = simulate(*(c[:cut] for c in (bars.open, bars.high, bars.low, bars.close)), np.array(decisions[:cut], dtype=np.int8), rules)
-    assert part.equity[: cut - 1].tolist() == whole.equity[: cut - 1].tolist()
-    assert part.position[: cut - 1].tolist() == whole.position[: cut - 1].tolist()
-    before = whole.trades[whole.trades["exit_bar"] < cut - 1]
-    assert part.trades[part.trades["exit_bar"] < cut - 1].tolist() == before.tolist()
+    bar = min(bar, count - 1)
+    bars, other = walk(count, seed, volatility=0.02), walk(count, seed + 1, volatility=0.05)
+    columns = [bars.open, bars.high, bars.low, bars.close, np.array(decisions, dtype=np.int8)]
+    changed = [
+        np.append(c[: bar + 1], o[bar + 1 :]) for c, o in zip(columns, (other.open, other.high, other.low, other.close), strict=False)
+    ]
+    changed.append(np.append(columns[4][:bar], -columns[4][bar:]))
+    one, two = simulated(*columns, rules), simulated(*changed, rules)
+    until = bar if bar == count - 1 else bar + 1  # at the last close everything is sold
+    return (
+        one.equity[:until].tolist() == two.equity[:until].tolist()
+        and one.position[:until].tolist() == two.position[:until].tolist()
+        and one.trades[one.trades["exit_bar"] < until].tolist() == two.trades[two.trades["exit_bar"] < until].tolist()
+    )
 
 
-def test_doubled_commission_costs_exactly_as_much_more() -> None:
-    """With a size that does not depend on it: commission is the only difference."""
-    bars = walk(500, 3)
-    decisions = np.array([1, 0, -1, 0] * 125, dtype=np.int8)
-    once = simulate(bars.open, bars.high, bars.low, bars.close, decisions, Rules(1e9, fraction=1e-6, commission=0.001))
-    twice = simulate(bars.open, bars.high, bars.low, bars.close, decisions, Rules(1e9, fraction=1e-6, commission=0.002))
-    gross = once.trades["pnl"] + once.trades["commission"]
-    assert len(once.trades) > 100
-    assert (gross / once.trades["size"]).tolist() == pytest.approx(
-        ((twice.trades["pnl"] + twice.trades["commission"]) / twice.trades["size"]).tolist()
-    )
-    assert (twice.trades["commission"] / twice.trades["size"]).tolist() == pytest.approx(
-        (2 * once.trades["commission"] / once.trades["size"]).tolist()
-    )
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(0, 119))
+def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(case: tuple[int, int, list[int], Rules], bar: int) -> None:
+    assert same_up_to(simulate, case, bar)
+
+
+def test_a_kernel_that_looks_ahead_would_be_found_out() -> None:
+    """Three that look ahead: at the decision of the bar itself, at the next open, at the highest close to come."""
+
+    def decision(open_: Any, high: Any, low: Any, close: Any, decisions: Any, rules: Rules) -> Outcome:
+        return simulate(open_, high, low, close, np.append(decisions[1:], np.int8(0)), rules)
+
+    def price(open_: Any, high: Any, low: Any, close: Any, decisions: Any, rules: Rules) -> Outcome:
+        return simulate(np.append(open_[1:], close[-1]), high, low, close, decisions, rules)
+
+    def peak(open_: Any, high: Any, low: Any, close: Any, decisions: Any, rules: Rules) -> Outcome:
+        return simulate(open_, high, low, close, np.where(close == close.max(), 1, decisions).astype(np.int8), rules)
+
+    cases = [(seed, 60, [(-1, 0, 0, 1)[bar * 7 % 4] for bar in range(60)], Rules(1000.0)) for seed in range(20)]
+    for peeking in (decision, price, peak):
+        assert not all(same_up_to(peeking, case, bar) for case in cases for bar in (20, 31, 42))
+
+
+EXACT = [(3, 3, 2, 3), (3, 4, 3, 4), (4, 5, 2, 3), (3, 6, 3, 5), (5, 5, 4, 4), (4, 4, 2, 2), (2, 3, 2, 3), (3, 4, 1, 2)]
+"""Open, high, low and close as whole numbers."""
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from(EXACT), min_size=3, max_size=40), st.data(), st.fractions(0, "1/20", max_denominator=1000),
+    st.fractions(0, "1/50", max_denominator=1000), st.sampled_from([0, Fraction(1, 3)]), st.sampled_from([0, Fraction(1, 4)]),
+)  # fmt: skip
+def test_without_rounding_money_is_neither_made_nor_lost(
+    bars: list[tuple[int, ...]], data: st.DataObject, commission: Fraction, slippage: Fraction, stop: Fraction, target: Fraction
+) -> None:
+    """In fractions, where equal means equal. Doubled commission costs once more what it cost, for each unit that was traded.
+
+    The sizes are those of the account, which has less money then; the fills do not depend on them, so that a trade's PnL and commission
+    for one unit are those of fixed sizes.
+    """
+    decisions = data.draw(st.lists(st.sampled_from([-1, 0, 1]), min_size=len(bars), max_size=len(bars)))
+    exact = [tuple(map(Fraction, bar)) for bar in bars]
+
+    def traded(rate: Fraction) -> list[Any]:
+        rules = Rules(Fraction(1000), Fraction(1, 50), rate, slippage, stop_loss=stop, take_profit=target)  # type: ignore[arg-type]
+        trades, equity, _, _ = trade(exact, decisions, rules)  # type: ignore[arg-type]
+        assert sum(row[6] for row in trades) == equity[-1] - 1000
+        return trades
+
+    once, twice = traded(commission), traded(2 * commission)
+    assert [row[:3] + row[4:6] + row[-2:] for row in once] == [row[:3] + row[4:6] + row[-2:] for row in twice], "the same fills"
+    for first, second in zip(once, twice, strict=True):
+        size, pnl, paid = first[3], first[6], first[7]
+        assert second[7] / second[3] == 2 * paid / size
+        assert second[6] / second[3] == (pnl - paid) / size
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:

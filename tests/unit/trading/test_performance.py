@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktrdr_worker.trading.backtest import Outcome, Rules, simulate
-from ktrdr_worker.trading.performance import DAY, Clock, drawdown_curve, measure, session_returns
+from ktrdr_worker.trading.performance import DAY, Clock, drawdown_curve, measure, score, session_returns
 from ktrdr_zmq.results import BACKTEST_METRICS, BacktestMetrics
 from tests.unit.trading.made import START, walk
+from tests.unit.trading.test_backtest import cases
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -85,6 +86,64 @@ def test_trade_figures_by_hand() -> None:
     assert metrics.kelly == pytest.approx(metrics.win_rate - (1 - metrics.win_rate) / (wins.mean() / -losses.mean()))
     assert metrics.equity_final == pytest.approx(1000 + pnl.sum())
     assert metrics.exposure_time == pytest.approx(outcome.held.mean())
+
+
+def slow_figures(outcome: Outcome, close: np.ndarray, clock: Clock, capital: float) -> dict[str, float | None]:
+    """The figures that are made of trades and of falls, from their definitions, added up without rounding."""
+    trades, equity = outcome.trades.tolist(), outcome.equity.tolist()
+    pnl = [row[6] for row in trades]
+    share = [row[6] / (row[3] * row[4]) for row in trades]
+    won, lost = [x for x in pnl if x > 0], [x for x in pnl if x < 0]
+    count, mean = len(pnl), math.fsum(pnl) / (len(pnl) or 1)
+    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in pnl) / (count - 1)) if count > 1 and len(set(pnl)) > 1 else 0.0
+    times = [clock.opens[0], *clock.closes]
+    falls, begin = [], None
+    for bar, value in enumerate(equity):
+        peak = max([capital, *equity[:bar]])
+        if value < peak and begin is None:
+            begin = bar
+        if begin is not None and (value >= peak or bar == len(equity) - 1):
+            falls.append((min(equity[begin : bar + 1]) / max([capital, *equity[:begin]]) - 1, (times[bar + 1] - times[begin]) / DAY))
+            begin = None
+    rate = len(won) / (count or 1)
+    return {
+        "exposure_time": sum(outcome.held.tolist()) / len(equity), "equity_peak": max([capital, *equity]), "equity_final": equity[-1],
+        "trades": count, "long_trades": sum(row[2] > 0 for row in trades), "short_trades": sum(row[2] < 0 for row in trades),
+        "win_rate": rate if count else None, "best_trade": max(share, default=None), "worst_trade": min(share, default=None),
+        "avg_trade": math.fsum(share) / count if count else None, "expectancy": mean if count else None,
+        "avg_bars_held": sum(row[11] for row in trades) / count if count else None,
+        "max_bars_held": max((row[11] for row in trades), default=None),
+        "profit_factor": math.fsum(won) / -math.fsum(lost) if lost else None,
+        "sqn": math.sqrt(count) * mean / deviation if deviation else None,
+        "kelly": rate - (1 - rate) / ((math.fsum(won) / len(won)) / (-math.fsum(lost) / len(lost))) if won and lost else None,
+        "commission_paid": math.fsum(row[7] for row in trades), "slippage_paid": math.fsum(row[8] for row in trades),
+        "max_drawdown": min((depth for depth, _ in falls), default=0.0),
+        "avg_drawdown": math.fsum(depth for depth, _ in falls) / len(falls) if falls else None,
+        "max_drawdown_days": max((days for _, days in falls), default=None),
+        "avg_drawdown_days": math.fsum(days for _, days in falls) / len(falls) if falls else None,
+    }  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), st.sampled_from([0.002, 0.05, 0.4]), st.integers(1, 5))
+def test_a_score_is_what_simulating_and_measuring_give_to_the_last_bit(
+    case: tuple[int, int, list[int], Rules], volatility: float, bars_a_session: int
+) -> None:
+    seed, count, decisions, rules = case
+    bars = walk(count, seed, volatility=volatility)
+    clock = Clock(bars.opens, bars.closes, np.arange(count) // bars_a_session, 252)
+    columns = (bars.open, bars.high, bars.low, bars.close, np.array(decisions, dtype=np.int8))
+    outcome = simulate(*columns, rules)
+    metrics = measure(outcome, bars.close, clock, rules.capital)
+    assert score(*columns, rules, clock) == metrics
+    for name, value in slow_figures(outcome, bars.close, clock, rules.capital).items():
+        assert metrics[name] == (None if value is None else pytest.approx(value, rel=1e-9, abs=1e-9 * rules.capital)), name
+
+
+def test_times_that_do_not_fit_are_refused() -> None:
+    one = np.ones(3)
+    with pytest.raises(ValueError, match="as many times as bars"):
+        score(one, one, one, one, np.zeros(3, dtype=np.int8), Rules(1.0), daily(2))
 
 
 @pytest.mark.oracle

@@ -1,4 +1,7 @@
-"""The backtest kernel once more, in plain Python with objects: written from its rules, not from its code."""
+"""The backtest kernel once more, in plain Python with objects: written from its rules, not from its code.
+
+It computes with whatever numbers it is given: with floats as the kernel does, with fractions without any rounding.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,16 @@ class Account:
 
     def enter(self, bar: int, price: float, side: int) -> None:
         rules = self.rules
-        filled = price * (1.0 + side * rules.slippage)
-        size = self.cash * rules.fraction / (filled * (1.0 + rules.commission))
+        filled = price * (1 + side * rules.slippage)
+        size = self.cash * rules.fraction / (filled * (1 + rules.commission))
         self.position = Position(bar, side, size, filled, rules.commission * size * filled, size * price * rules.slippage)
 
     def leave(self, bar: int, price: float, reason: str, bars: int) -> None:
         held, rules = self.position, self.rules
         assert held is not None
-        filled = price * (1.0 - held.side * rules.slippage)
+        filled = price * (1 - held.side * rules.slippage)
         leg = rules.commission * held.size * filled
-        move = held.side * (price / held.entry_price - 1.0)
+        move = held.side * (price / held.entry_price - 1)
         pnl = held.side * held.size * (filled - held.entry_price) - held.commission - leg
         self.trades.append((
             held.entry_bar, bar, held.side, held.size, held.entry_price, filled, pnl, held.commission + leg,
@@ -53,12 +56,12 @@ def inside(held: Position, rules: Any, open_: float, high: float, low: float) ->
     """Where stop or target closes the position inside a bar; the stop is looked at first."""
     long = held.side > 0
     if rules.stop_loss:
-        level = held.entry_price * (1.0 - held.side * rules.stop_loss)
+        level = held.entry_price * (1 - held.side * rules.stop_loss)
         if (low <= level) if long else (high >= level):
             beyond = open_ <= level if long else open_ >= level
             return (open_ if beyond else level), "stop_loss"
     if rules.take_profit:
-        level = held.entry_price * (1.0 + held.side * rules.take_profit)
+        level = held.entry_price * (1 + held.side * rules.take_profit)
         if (high >= level) if long else (low <= level):
             beyond = open_ >= level if long else open_ <= level
             return (open_ if beyond else level), "take_profit"
@@ -93,8 +96,8 @@ def trade(
                 account.leave(bar, found[0], found[1], bars_held)
             else:
                 best, worst = (high, low) if held.side > 0 else (low, high)
-                held.mfe = max(held.mfe, held.side * (best / held.entry_price - 1.0))
-                held.mae = min(held.mae, held.side * (worst / held.entry_price - 1.0))
+                held.mfe = max(held.mfe, held.side * (best / held.entry_price - 1))
+                held.mae = min(held.mae, held.side * (worst / held.entry_price - 1))
                 value = account.cash + held.side * held.size * (close - held.entry_price) - held.commission
                 if value <= 0.0:
                     account.leave(bar, close, "ruin", bars_held)

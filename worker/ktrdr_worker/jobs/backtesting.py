@@ -34,7 +34,8 @@ class Backtesting:
     def warm_up(self) -> None:
         """Compile the kernel, so that no job has to wait for that."""
         price = np.array([1.0, 2.0])
-        simulate(price, price, price, price, np.zeros(2, dtype=np.int8), Rules(1.0))
+        outcome = simulate(price, price, price, price, np.zeros(2, dtype=np.int8), Rules(1.0))
+        measure(outcome, price, Clock(np.arange(2), np.arange(1, 3), np.arange(2), 252.0), 1.0)
         decide(np.full((2, 3), np.nan), Decisions())
 
     def run(self, body: dict[str, Any], context: JobContext) -> dict[str, Any]:

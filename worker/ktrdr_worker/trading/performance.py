@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ktrdr_worker.trading.arrays import Array
-from ktrdr_worker.trading.backtest import Outcome
+from ktrdr_worker.trading.backtest import Outcome, Rules, Sums, tally, tally_outcome
 from ktrdr_zmq.results import BacktestMetrics
 
 DAY: Final = 86_400e9
@@ -51,18 +51,36 @@ def measure(outcome: Outcome, close: Array, clock: Clock, capital: float) -> Bac
     capital : float
         Equity before the first bar.
     """
-    equity = outcome.equity
-    final = float(equity[-1])
+    return _figures(tally_outcome(outcome, capital, clock.opens, clock.closes, clock.sessions), close, clock, capital)
+
+
+def score(
+    open_: Array, high: Array, low: Array, close: Array,
+    decisions: Array, rules: Rules, clock: Clock,
+) -> BacktestMetrics:  # fmt: skip
+    """All figures of a backtest whose trades and curves nobody wants to see: those that `simulate` and `measure` give, to the last bit.
+
+    Parameters
+    ----------
+    open_, high, low, close, decisions, rules
+        As for `simulate`.
+    clock : Clock
+    """
+    sums = tally(open_, high, low, close, decisions, rules, clock.opens, clock.closes, clock.sessions)
+    return _figures(sums, close, clock, rules.capital)
+
+
+def _figures(made: Sums, close: Array, clock: Clock, capital: float) -> BacktestMetrics:
+    sums = made.sums
+    final, deepest, falls = sums["equity_final"], sums["deepest"], sums["falls"]
     days = float(clock.closes[-1] - clock.opens[0]) / DAY
-    falls = drawdowns(equity, clock, capital)
-    depth = float(drawdown_curve(equity, capital).min())
-    returns = session_returns(equity, clock.sessions, capital)
+    returns = returns_between(made.marks, capital)
     annual = annual_return(returns, clock.periods_per_year) if final > 0 else None
     return BacktestMetrics(
         duration_days=days,
-        exposure_time=float(outcome.held.mean()),
+        exposure_time=sums["bars_held"] / len(close),
         equity_final=final,
-        equity_peak=max(capital, float(equity.max())),
+        equity_peak=sums["equity_peak"],
         total_return=final / capital - 1.0,
         buy_hold_return=float(close[-1] / close[0]) - 1.0,
         annual_return=annual,
@@ -70,12 +88,12 @@ def measure(outcome: Outcome, close: Array, clock: Clock, capital: float) -> Bac
         annual_volatility=_defined(_deviation(returns) * math.sqrt(clock.periods_per_year)),
         sharpe_ratio=sharpe(returns, clock.periods_per_year),
         sortino_ratio=sortino(returns, clock.periods_per_year),
-        calmar_ratio=annual / -depth if annual is not None and depth < 0 else None,
-        max_drawdown=depth,
-        avg_drawdown=float(np.mean([fall.depth for fall in falls])) if falls else None,
-        max_drawdown_days=max(fall.days for fall in falls) if falls else None,
-        avg_drawdown_days=float(np.mean([fall.days for fall in falls])) if falls else None,
-        **_trade_figures(outcome.trades),
+        calmar_ratio=annual / -deepest if annual is not None and deepest < 0 else None,
+        max_drawdown=deepest,
+        avg_drawdown=sums["depths"] / falls if falls else None,
+        max_drawdown_days=sums["longest_fall_ns"] / DAY if falls else None,
+        avg_drawdown_days=sums["fall_ns"] / falls / DAY if falls else None,
+        **_trade_figures(sums),
     )
 
 
@@ -84,8 +102,12 @@ def session_returns(equity: Array, sessions: Array, capital: float) -> Array:
 
     Ends where equity is no longer above 0.
     """
-    last = np.flatnonzero(np.append(np.diff(sessions) != 0, True))
-    values: Array = np.append(capital, equity[last])
+    return returns_between(equity[np.flatnonzero(np.append(np.diff(sessions) != 0, True))], capital)
+
+
+def returns_between(marks: Array, capital: float) -> Array:
+    """Returns from `capital` to the first mark, and from each to the next; ends where one is not above 0."""
+    values: Array = np.append(capital, marks)
     lost = np.flatnonzero(values <= 0)
     if len(lost):
         values = values[: lost[0] + 1]
@@ -118,48 +140,28 @@ def drawdown_curve(equity: Array, capital: float) -> Array:
     return equity / np.maximum.accumulate(np.maximum(equity, capital)) - 1.0
 
 
-class Fall(NamedTuple):
-    """A drawdown: how deep (negative fraction), and how many calendar days from its peak to its recovery or the end."""
-
-    depth: float
-    days: float
-
-
-def drawdowns(equity: Array, clock: Clock, capital: float) -> list[Fall]:
-    """Every drawdown, in the order of time. A peak in the starting capital counts from the open of the first bar."""
-    curve = drawdown_curve(equity, capital)
-    times: Array = np.append(clock.opens[0], clock.closes)  # times[i] is the close of bar i - 1
-    under = np.flatnonzero(np.diff(np.concatenate(([0], (curve < 0).astype(np.int8), [0]))))
-    falls = []
-    for begin, end in zip(under[::2], under[1::2], strict=True):  # bars begin to end - 1 are below the peak
-        recovered = min(end + 1, len(times) - 1)
-        falls.append(Fall(float(curve[begin:end].min()), float(times[recovered] - times[begin]) / DAY))
-    return falls
-
-
-def _trade_figures(trades: Array) -> dict[str, Any]:
-    count = len(trades)
-    pnl = trades["pnl"]
-    share = pnl / (trades["size"] * trades["entry_price"])
-    wins, losses = pnl[pnl > 0], pnl[pnl < 0]
-    deviation = _deviation(pnl)
-    won = len(wins) / count if count else 0.0
+def _trade_figures(sums: dict[str, Any]) -> dict[str, Any]:
+    """What is known of the trades."""
+    count, won, lost = sums["trades"], sums["won"], sums["lost"]
+    profit, loss = sums["profit"], sums["loss"]
+    rate = won / count if count else 0.0
+    deviation = math.sqrt(sums["squares"] / (count - 1)) if count > 1 else 0.0
     return {
         "trades": count,
-        "long_trades": int((trades["side"] > 0).sum()),
-        "short_trades": int((trades["side"] < 0).sum()),
-        "win_rate": won if count else None,
-        "best_trade": float(share.max()) if count else None,
-        "worst_trade": float(share.min()) if count else None,
-        "avg_trade": float(share.mean()) if count else None,
-        "avg_bars_held": float(trades["bars_held"].mean()) if count else None,
-        "max_bars_held": int(trades["bars_held"].max()) if count else None,
-        "profit_factor": float(wins.sum() / -losses.sum()) if len(losses) else None,
-        "expectancy": float(pnl.mean()) if count else None,
-        "sqn": float(math.sqrt(count) * pnl.mean() / deviation) if deviation > 0 else None,
-        "kelly": float(won - (1.0 - won) / (wins.mean() / -losses.mean())) if len(wins) and len(losses) else None,
-        "commission_paid": float(trades["commission"].sum()),
-        "slippage_paid": float(trades["slippage"].sum()),
+        "long_trades": sums["long_trades"],
+        "short_trades": count - sums["long_trades"],
+        "win_rate": rate if count else None,
+        "best_trade": sums["best"] if count else None,
+        "worst_trade": sums["worst"] if count else None,
+        "avg_trade": sums["shares"] / count if count else None,
+        "avg_bars_held": sums["trade_bars"] / count if count else None,
+        "max_bars_held": sums["longest_trade"] if count else None,
+        "profit_factor": profit / -loss if lost else None,
+        "expectancy": (profit + loss) / count if count else None,
+        "sqn": math.sqrt(count) * ((profit + loss) / count) / deviation if deviation > 0 else None,
+        "kelly": rate - (1.0 - rate) / ((profit / won) / (-loss / lost)) if won and lost else None,
+        "commission_paid": sums["commission"],
+        "slippage_paid": sums["slippage"],
     }
 
 
