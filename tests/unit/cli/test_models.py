@@ -75,11 +75,33 @@ def test_dry_run_submits_nothing(ktrdr: Ktrdr, fake: FakeClient) -> None:
     assert (fake.requests, fake.addresses) == ([], [])
 
 
+@pytest.mark.parametrize("said", [("--symbol", "EURUSD,SP500"), ("--symbol", "EURUSD", "--symbol", "SP500")])
+def test_several_symbols_make_one_training(ktrdr: Ktrdr, fake: FakeClient, said: tuple[str, ...]) -> None:
+    ktrdr("models", "train", "--strategy", "neuro_mean_reversion", "--timeframe", "1d", *said)
+    (request,) = fake.requests
+    assert request.body["symbols"] == ["EURUSD", "SP500"]
+    assert [one["filename"] for one in request.body["data"]] == ["EURUSD_1h.csv", "SP500_1d.csv"]
+    assert {name: path.name for name, path in request.inputs.items()} == {"data": "EURUSD_1h.csv", "data.SP500": "SP500_1d.csv"}
+    assert request.body["overrides"]["training_data.symbols"] == {"mode": "multi_symbol", "list": ["EURUSD", "SP500"]}
+
+
+def test_a_timeframe_chooses_the_base_of_several_and_no_other(ktrdr: Ktrdr, fake: FakeClient) -> None:
+    train = ("models", "train", "--strategy", "multi_timeframe_trend", "--timeframe")
+    ktrdr(*train, "4h")
+    assert (fake.requests[0].body["timeframe"], fake.requests[0].body["timeframes"]) == ("4h", ["1h", "4h", "1d"])
+    ran = ktrdr(*train, "15m")
+    assert ran.code == 2
+    assert "reads bars of 1h, 4h, 1d" in ran.err
+    assert "--set 'training_data.timeframes.list=[15m, 1d]'" in ran.err
+
+
 @pytest.mark.parametrize(
     "more",
     [
         ("--strategy", "no_such"),
         ("--symbol", "NOSUCH"),
+        ("--symbol", "EURUSD"),
+        ("--symbol", "A,,B"),
         ("--timeframe", "7x"),
         ("--start", "yesterday-ish"),
         ("--set", "training.epochz=5"),

@@ -322,7 +322,7 @@ def test_overrides_that_cannot_be(key: str, value: object, said: str) -> None:
 
 def test_the_built_in_strategies_are_valid() -> None:
     found = {info.name: info for info in list_strategies()}
-    assert found.keys() >= {"neuro_mean_reversion", "trend_follower"}
+    assert found.keys() >= {"neuro_mean_reversion", "trend_follower", "multi_timeframe_trend"}
     for info in found.values():
         assert info.error == ""
         assert info.description

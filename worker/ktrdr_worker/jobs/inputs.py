@@ -122,7 +122,8 @@ def markets(context: JobContext, request: Request, symbols: Sequence[str], timef
         loaded = load(input_of(context, name), source.filename, symbol, source.timeframe, source.timeframe)
         warnings = list(loaded.warnings)
         frames = frames_of(loaded.bars, timeframes, base, warnings, source.filename)
-        found.append(Market(symbol, source, context.input_digests[name], frames, loaded.gaps, warnings))
+        said = [f"{symbol}: {text}" for text in warnings] if len(symbols) > 1 else warnings
+        found.append(Market(symbol, source, context.input_digests[name], frames, loaded.gaps, said))
     return found
 
 
