@@ -119,10 +119,13 @@ def indicators(name: str | None) -> None:
     from ktrdr_zmq.strategy.problems import did_you_mean
 
     if name is None:
-        rows = [[kind, known.family, known.meaning] for kind, known in CATALOGUE.items()]
-        columns = [Column("INDICATOR", whole=True), Column("FAMILY", whole=True), Column("WHAT IT IS")]
+        families: dict[str, list[list[str]]] = {}
+        for kind, known in CATALOGUE.items():
+            families.setdefault(known.family, []).append([kind, known.meaning])
+        columns = [Column("INDICATOR", whole=True), Column("WHAT IT IS")]
+        tables = [Table(columns, rows, title=family) for family, rows in families.items()]
         document = {"schema": 1, "indicators": [_described(kind, known) for kind, known in CATALOGUE.items()]}
-        face().out.show(document, Table(columns, rows), essence=list(CATALOGUE))
+        face().out.show(document, *tables, essence=list(CATALOGUE))
         return
     if name not in CATALOGUE:
         meant = meant_by(name)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import talib
+from hypothesis import given
+from hypothesis import strategies as st
 from talib import abstract
 
 from ktrdr_worker.trading.bars import Bars, DataError, cut
@@ -126,6 +128,17 @@ def looks_ahead(item: IndicatorUse, bars: Bars) -> bool:
 def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(kind: str) -> None:
     for item in VARIANTS[kind]:
         assert not looks_ahead(item, walk(260, seed=4)), item
+
+
+@given(st.sampled_from(sorted(CATALOGUE)), st.integers(0, 10**6), st.integers(1, 60))
+def test_whatever_the_parameters_and_the_bars_nothing_looks_ahead(kind: str, seed: int, after: int) -> None:
+    item, bars = drawn(kind, seed), walk(260, seed=seed)
+    try:
+        whole = compute(item, bars)
+    except DataError:  # a range of two bars in which nothing moves
+        return
+    for name, values in compute(item, cut(bars, 0, 260 - after)).items():
+        np.testing.assert_array_equal(values, whole[name][: 260 - after])
 
 
 @pytest.mark.parametrize("kind", CATALOGUE)

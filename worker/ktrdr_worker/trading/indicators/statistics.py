@@ -40,11 +40,13 @@ def zscore(x: Prices, period: int) -> Array:
 
 
 def _moment(values: Array, period: int, order: int) -> Array:
-    """A central moment over that power of the deviation (ddof 0), undefined where nothing moves."""
+    """The third or fourth central moment over that power of the deviation (ddof 0), undefined where nothing moves."""
 
     def figure(windows: Array) -> Array:
         distances = windows - windows.mean(axis=1, keepdims=True)
-        return np.mean(distances**order, axis=1) / np.mean(distances**2, axis=1) ** (order / 2.0)
+        squares = distances * distances
+        powers = squares * (distances if order == 3 else squares)  # numpy's ** is twenty times slower
+        return powers.mean(axis=1) / squares.mean(axis=1) ** (order / 2.0)
 
     return where_not(still(values, values, period), rolling(values, period, figure))
 
