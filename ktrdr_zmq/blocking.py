@@ -192,13 +192,19 @@ class Client:
         self, model: Job | AsyncJob | str = "last", symbol: str | None = None, timeframe: str | None = None, **options: Any
     ) -> Job:
         """Backtest a trained model; see `ktrdr_zmq.recipes.backtesting`."""
-        source = model._job if isinstance(model, Job) else model
-        return Job(self, self._run(self._async.backtest(source, symbol, timeframe, **options)))
+        return Job(self, self._run(self._async.backtest(_bare(model), symbol, timeframe, **options)))
 
     def report(self, backtest: Job | AsyncJob | str = "last", **options: Any) -> Job:
         """Make a page of a backtest, to be fetched with `Job.save`; see `ktrdr_zmq.followups.report`."""
-        source = backtest._job if isinstance(backtest, Job) else backtest
-        return Job(self, self._run(self._async.report(source, **options)))
+        return Job(self, self._run(self._async.report(_bare(backtest), **options)))
+
+    def check_lookahead(self, model: Job | AsyncJob | str = "last", symbol: str | None = None, **options: Any) -> Job:
+        """Check whether a model sees what it cannot know yet; see `AsyncClient.check_lookahead`."""
+        return Job(self, self._run(self._async.check_lookahead(_bare(model), symbol, **options)))
+
+    def check_warmup(self, model: Job | AsyncJob | str = "last", symbol: str | None = None, **options: Any) -> Job:
+        """Measure how much history a model's decisions need; see `AsyncClient.check_warmup`."""
+        return Job(self, self._run(self._async.check_warmup(_bare(model), symbol, **options)))
 
     def job(self, ref: str) -> Job:
         """A job by id, the beginning of one, ``last`` or ``last:KIND``."""
@@ -243,6 +249,11 @@ class Client:
     def get_artifact(self, digest: str, to: str | Path) -> Path:
         """Fetch an artifact by its digest (hex)."""
         return self._run(self._async.get_artifact(digest, Path(to)))
+
+
+def _bare(job: Job | AsyncJob | str) -> AsyncJob | str:
+    """A job as `AsyncClient` takes it."""
+    return job._job if isinstance(job, Job) else job
 
 
 _OPEN: weakref.WeakSet[Client] = weakref.WeakSet()

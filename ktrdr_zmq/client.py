@@ -382,6 +382,20 @@ class AsyncClient:
 
         return await self.submit_request(await report(self, backtest, **options))
 
+    async def check_lookahead(self, model: AsyncJob | str = "last", symbol: str | None = None, **options: Any) -> AsyncJob:
+        """Check whether a model sees what it cannot know yet; see `ktrdr_zmq.followups.check`. Its result says ``clean``."""
+        return await self._check("check-lookahead", model, symbol, **options)
+
+    async def check_warmup(self, model: AsyncJob | str = "last", symbol: str | None = None, **options: Any) -> AsyncJob:
+        """Measure how much history a model's decisions need; see `ktrdr_zmq.followups.check`. Its result says ``recommended``."""
+        return await self._check("check-warmup", model, symbol, **options)
+
+    async def _check(self, kind: str, model: AsyncJob | str, symbol: str | None, **options: Any) -> AsyncJob:
+        from ktrdr_zmq.followups import check
+
+        data_dir = options.pop("data_dir", None) or self.data_dir
+        return await self.submit_request(await check(self, kind, model, symbol, data_dir=data_dir, **options))
+
 
 class _Prepared(NamedTuple):
     request: JobRequest

@@ -1,14 +1,15 @@
-"""Jobs about jobs that are done: from a backtest to the job that makes its report. No sockets of its own; asks a client.
+"""Jobs about jobs that are done: a report of a backtest, checks of a model. No sockets of its own; asks a client.
 
-Inputs are named by digests that the broker has already, so that nothing is uploaded.
+Inputs are named by digests that the broker has already, so that nothing but bars of one's own is uploaded.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from ktrdr_zmq import payload
+from ktrdr_zmq import payload, recipes
 from ktrdr_zmq.errors import Refused, UsageError
 from ktrdr_zmq.handles import AsyncJob, JobRequest
 from ktrdr_zmq.jobs import JobState
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from ktrdr_zmq.client import AsyncClient
     from ktrdr_zmq.views import JobInfo
 
-TABLES = ("trades", "equity")
+TABLES: Final = ("trades", "equity")
+SAMPLES: Final = {"check-lookahead": 50, "check-warmup": 200}
 
 
 async def report(client: AsyncClient, backtest: AsyncJob | str = "last", *, name: str | None = None, **options: Any) -> JobRequest:
@@ -56,6 +58,50 @@ async def report(client: AsyncClient, backtest: AsyncJob | str = "last", *, name
     if training is not None:
         body["training"] = training
     return JobRequest(kind="report", body=body, inputs=inputs, name=info.name if name is None else name, **{"device": "cpu", **options})
+
+
+async def check(
+    client: AsyncClient, kind: str, model: AsyncJob | str = "last", symbol: str | None = None, timeframe: str | None = None, *,
+    samples: int | None = None, seed: int = 0, data_dir: str | Path | None = None, name: str | None = None, **options: Any,
+) -> JobRequest:  # fmt: skip
+    """A check of a trained model.
+
+    Parameters
+    ----------
+    client : AsyncClient
+    kind : str
+        ``check-lookahead`` or ``check-warmup``.
+    model : AsyncJob or str
+        A training: a job, its id, ``last``, NAME (the newest) or NAME@N. One that still runs is waited for.
+    symbol : str, optional
+        On whose bars to check it; the first that the model was trained on by default.
+    timeframe : str, optional
+        Only for a check: the timeframe that the model decides on.
+    samples : int, optional
+        How many bars to look at; 50 for look-ahead, 200 for warm-up by default.
+    seed : int
+        Chooses them.
+    data_dir : Path, optional
+        Folder with bars of one's own, looked in before the built-in samples.
+    name : str, optional
+        Name of the job; the model's by default.
+    options
+        Anything else that `JobRequest` takes.
+
+    Raises
+    ------
+    UsageError
+        When there is no such model, there are no bars, or a number makes no sense.
+    """
+    count = SAMPLES[kind] if samples is None else samples
+    if not 1 <= count <= 100_000 or not 0 <= seed < 1 << 31:
+        raise UsageError(f"samples must be between 1 and 100,000, and seed between 0 and {(1 << 31) - 1:,}.")
+    info = await recipes.find_model(client, model)
+    trained = payload.unpack(await client.fetch_result(info.id))
+    request = recipes.backtesting(info, trained, symbol, timeframe, data_dir=data_dir, name=name, **options)
+    request.kind = kind
+    request.body = {key: request.body[key] for key in ("schema", "symbol", "timeframe", "data")} | {"samples": count, "seed": seed}
+    return request
 
 
 async def find_backtest(client: AsyncClient, backtest: AsyncJob | str) -> JobInfo:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ktrdr_cli.common import Face, face, group, talk
-from ktrdr_cli.followups import report as report_command
+from ktrdr_cli.checks import check_lookahead, check_warmup
+from ktrdr_cli.common import face, group, talk
+from ktrdr_cli.finding import find
+from ktrdr_cli.pages import report as report_command
 from ktrdr_cli.reports import report
 from ktrdr_cli.submitting import (
     DATA_OPTIONS,
@@ -21,21 +23,20 @@ from ktrdr_cli.submitting import (
     submit,
     with_options,
 )
-from ktrdr_cli.watching import detachable, follow_all, outcome
-from ktrdr_zmq.errors import UnknownJob, UsageError
+from ktrdr_cli.watching import detachable, outcome
+from ktrdr_zmq.errors import UsageError
 
 if TYPE_CHECKING:
     from ktrdr_zmq.client import AsyncClient
-    from ktrdr_zmq.handles import AsyncJob
-    from ktrdr_zmq.views import JobInfo
 
 
 @group("backtest")
 def backtest() -> None:
-    """Backtest a trained model, and make a report of it."""
+    """Backtest a trained model, make a report of it, check the model."""
 
 
-backtest.add_command(report_command)
+for command in (report_command, check_lookahead, check_warmup):
+    backtest.add_command(command)
 
 
 @backtest.command("run")
@@ -105,42 +106,6 @@ def run(
 
     with detachable(lambda: ids):
         talk(work)
-
-
-async def find(client: AsyncClient, model: str, shown: Face) -> JobInfo:
-    """The training behind a model's name; one that has not ended is waited for, and shown meanwhile."""
-    from ktrdr_zmq.recipes import find_model
-
-    try:
-        job = await client.job(await _newest(client) if model == "last" else model)
-    except UnknownJob:
-        return await find_model(client, model)
-    info = await job.status()
-    if info.kind == "training" and not info.terminal:
-        await _await_training(client, job, info, shown)
-    return await find_model(client, job)
-
-
-async def _newest(client: AsyncClient) -> str:
-    """The newest training that is done or under way.
-
-    Raises
-    ------
-    UnknownJob
-    """
-    for info in await client.jobs(kinds=["training"], limit=1000):
-        if not info.terminal or info.state.value == "done":
-            return info.id
-    raise UnknownJob
-
-
-async def _await_training(client: AsyncClient, job: AsyncJob, info: JobInfo, shown: Face) -> None:
-    if info.state.value == "queued":
-        shown.out.note(f"Training {info.id[:8]} waits in the queue; the backtest begins after it. {(await client.explain(info.id)).text}")
-    else:
-        shown.out.note(f"Training {info.id[:8]} still runs; waiting for it.")
-    with shown.out.progress() as meter:
-        await follow_all([job], meter)
 
 
 def bps(what: str, points: float | None, fraction: float | None) -> float | None:

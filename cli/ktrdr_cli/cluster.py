@@ -30,7 +30,7 @@ RECENT: Final = 3
 DRAIN_S: Final = 30.0
 DEMO_WORKERS: Final[list[dict[str, Any]]] = [
     {"id": "trainer", "kinds": ["training"], "slots": "cpu=1"},
-    {"id": "tester", "kinds": ["backtesting", "report"], "slots": "cpu=1"},
+    {"id": "tester", "kinds": ["backtesting", "report", "check-lookahead", "check-warmup"], "slots": "cpu=1"},
 ]
 
 

@@ -25,7 +25,7 @@ COMMANDS: dict[str, Entry] = {
     "down": Entry("ktrdr_cli.cluster:down", "Stop what 'ktrdr up' started."),
     "status": Entry("ktrdr_cli.status:status", "Show the broker's jobs, workers and disk use."),
     "models": Entry("ktrdr_cli.models:models", "Train models; list, show, compare and remove them."),
-    "backtest": Entry("ktrdr_cli.backtest:backtest", "Backtest a trained model, and make a report of it."),
+    "backtest": Entry("ktrdr_cli.backtest:backtest", "Backtest a trained model, make a report of it, check the model."),
     "jobs": Entry("ktrdr_cli.jobs:jobs", "List, watch, cancel, retry and explain jobs."),
     "workers": Entry("ktrdr_cli.workers:workers", "List, show and drain workers."),
     "strategies": Entry("ktrdr_cli.strategies:strategies", "List, show, validate and copy strategies."),

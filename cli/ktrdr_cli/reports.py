@@ -10,7 +10,7 @@ from ktrdr_cli.texts import as_text, octets, seconds
 from ktrdr_zmq.figures import figure, label
 
 if TYPE_CHECKING:
-    from ktrdr_zmq.results import BacktestResult, ReportResult, Score, TrainingResult
+    from ktrdr_zmq.results import BacktestResult, LookaheadResult, ReportResult, Score, TrainingResult, WarmupResult
     from ktrdr_zmq.views import JobInfo
 
 IN_SAMPLE: Final = "IN-SAMPLE: the window overlaps the bars that the model was trained on. These figures say nothing about the future."
@@ -38,7 +38,7 @@ def where_it_ran(info: JobInfo, device: str) -> str:
 
 def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> list[Block]:
     """The blocks for a result; of a kind that has no schema, its values by name."""
-    from ktrdr_zmq.results import DOCUMENTS, BacktestResult, ReportResult, read
+    from ktrdr_zmq.results import DOCUMENTS, BacktestResult, LookaheadResult, ReportResult, WarmupResult, read
 
     if plain.get("kind") not in DOCUMENTS:
         rows = [(str(key), as_text(value)) for key, value in plain.items() if key not in ("schema", "kind")]
@@ -48,6 +48,10 @@ def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> li
         return backtest_report(document, info, full=full)
     if isinstance(document, ReportResult):
         return page_report(document, info)
+    if isinstance(document, LookaheadResult):
+        return lookahead_report(document, info)
+    if isinstance(document, WarmupResult):
+        return warmup_report(document, info)
     return training_report(cast("TrainingResult", document), info, full=full)
 
 
@@ -184,6 +188,74 @@ def page_report(result: ReportResult, info: JobInfo) -> list[Block]:
         ("page", f"{octets(result.octets)}, {result.bars:,} bars, {result.trades:,} trades"),
     ]
     return [Fields(rows, title=f"Report: {result.title}"), *warnings(result.warnings)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- checks
+
+
+def _checked(result: LookaheadResult | WarmupResult, info: JobInfo) -> list[tuple[str, str]]:
+    """What both checks say first."""
+    data = result.data
+    return [
+        ("job", info.id),
+        ("worker", where_it_ran(info, result.device)),
+        ("model", f"{info.name or result.strategy_name} ({result.model_digest[:16]})"),
+        ("bars", f"{data.symbol} {data.timeframe}, {data.bars:,} bars, {day(data.first)} to {day(data.last)} ({data.origin})"),
+    ]
+
+
+def lookahead_report(result: LookaheadResult, info: JobInfo) -> list[Block]:
+    """Whether a model sees what it cannot know yet; where it does, what changes first."""
+    rows = [*_checked(result, info), ("cuts", f"after {result.cuts:,} of {result.bars:,} bars, seed {result.seed}")]
+    title = f"Look-ahead check of {info.name or result.strategy_name}"
+    if result.clean:
+        rows.append(("result", "clean: nothing up to a cut depends on what comes after it"))
+        return [Fields(rows, title=title), *warnings(result.warnings)]
+    first = result.changes[0]
+    text = (
+        f"LOOK-AHEAD: the {first.step} {first.name} of {first.first} changes from {_value(first.whole)} to {_value(first.part)} "
+        f"when the bars after {first.cut_after} are taken away"
+    )
+    rows.append(("result", text))
+    columns = [
+        Column("WHAT", whole=True), Column("NAME"), Column("FIRST BAR"), Column("CUT AFTER"), Column("DIFFERS BY", right=True),
+        Column("CUTS", right=True),
+    ]  # fmt: skip
+    cells = [
+        [change.step, change.name, change.first[:16], change.cut_after[:16], _value(change.size), f"{change.cuts:,}"]
+        for change in result.changes
+    ]
+    return [Fields(rows, title=title), Table(columns, cells, title="What changes, the first bar and the earliest step first"),
+            *warnings(result.warnings)]  # fmt: skip
+
+
+def _value(value: float | None) -> str:
+    return DASH if value is None else f"{value:.6g}"
+
+
+def warmup_report(result: WarmupResult, info: JobInfo) -> list[Block]:
+    """How decisions change with history, and how much is recommended."""
+    advice = DASH
+    if result.recommended is not None:
+        asked = f"the strategy asks for {result.history_required:,}"
+        advice = f"{result.recommended:,} bars; {asked}: {'enough' if result.enough else 'too few'}"
+    rows = [*_checked(result, info), ("warm-up", f"{result.warmup_bars:,} bars before the first value"), ("history_required", advice)]
+    columns = [
+        Column("HISTORY", right=True), Column("WARM-UPS", right=True), Column("SAMPLES", right=True), Column("CHANGED", right=True),
+        Column("OUTPUT", right=True), Column("FEATURE", right=True), Column("WHICH"),
+    ]  # fmt: skip
+    cells = [
+        [
+            f"{each.bars:,}", f"{each.multiple}x", f"{each.samples:,}", figure(each.share, "fraction"), _value(each.largest_output),
+            _value(each.largest_feature), each.feature or DASH,
+        ]
+        for each in result.lengths
+    ]  # fmt: skip
+    return [
+        Fields(rows, title=f"Warm-up check of {info.name or result.strategy_name}"),
+        Table(columns, cells, title="Decisions changed, and outputs and features by how much at most, against all history"),
+        *warnings(result.warnings),
+    ]
 
 
 def warnings(texts: Sequence[str]) -> list[Block]:

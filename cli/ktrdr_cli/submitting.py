@@ -81,11 +81,14 @@ OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--dry-run", is_flag=True, help="Check everything and show what would be submitted; submit nothing."),
 )  # fmt: skip
 
+DATA_DIR: Callable[[F], F] = click.option(
+    "--data-dir", metavar="D", help="Folder with your own bars, named SYMBOL_TIMEFRAME.csv; before the built-in ones."
+)
 DATA_OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--start", metavar="DATE", help="First day, for example 2017-06-30."),
     click.option("--end", metavar="DATE", help="Last day."),
     click.option("--set", "set_", metavar="KEY=VALUE", multiple=True, help="Set a value of the strategy, for example training.epochs=5."),
-    click.option("--data-dir", metavar="D", help="Folder with your own bars, named SYMBOL_TIMEFRAME.csv; before the built-in ones."),
+    DATA_DIR,
 )
 
 

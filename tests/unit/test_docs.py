@@ -145,7 +145,7 @@ def test_the_examples_of_the_python_page_run(somewhere: Path, monkeypatch: pytes
 def test_the_training_example_of_the_python_page_runs(somewhere: Path) -> None:
     workers = [
         {"id": "trainer", "kinds": ["training"], "slots": "cpu=1"},
-        {"id": "tester", "kinds": ["backtesting", "report"], "slots": "cpu=1"},
+        {"id": "tester", "kinds": ["backtesting", "report", "check-lookahead", "check-warmup"], "slots": "cpu=1"},
     ]
     with LocalCluster(workers) as cluster, cluster.client() as client:
         perform("docs/python.md", blocks("python.md", "science"), {"client": client})

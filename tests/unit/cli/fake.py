@@ -100,6 +100,32 @@ def backtested(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _check(kind: str) -> dict[str, Any]:
+    return {
+        "schema": 1, "kind": kind, "strategy_name": "neuro_mean_reversion", "symbol": "EURUSD", "timeframe": "1h", "timeframes": ["1h"],
+        "data": _data(), "model_digest": MODEL.digest, "seed": 0, "device": "cpu", "threads": 1, "duration_s": 0.5, "fingerprint": {},
+        "conventions": {}, "warnings": [], "digest": "0d" * 32,
+    }  # fmt: skip
+
+
+def looked(*changes: dict[str, Any]) -> dict[str, Any]:
+    """A look-ahead check's result."""
+    return {**_check("check-lookahead"), "clean": not changes, "cuts": 50, "bars": 6194, "changes": list(changes)}
+
+
+def warmed(**changes: Any) -> dict[str, Any]:
+    """A warm-up check's result."""
+    length = {
+        "multiple": 1, "bars": 27, "samples": 200, "changed": 6, "share": 0.03, "feature": "1h_trend_strong", "largest_feature": 1.0,
+        "largest_output": 0.0278,
+    }  # fmt: skip
+    longer = {**length, "multiple": 4, "bars": 108, "changed": 0, "share": 0.0, "largest_output": 0.0004}
+    return {
+        **_check("check-warmup"), "warmup_bars": 27, "history_required": 30, "lengths": [length, longer],
+        "recommended": 108, "enough": False, **changes,
+    }  # fmt: skip
+
+
 def reported(**changes: Any) -> dict[str, Any]:
     """A report's result."""
     return {

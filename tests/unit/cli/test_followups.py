@@ -1,4 +1,4 @@
-"""`ktrdr backtest report`: which backtest, what is submitted, where the page goes, and what is said where it cannot."""
+"""`ktrdr backtest report`, `check-lookahead` and `check-warmup`: what is submitted, what is said at the end, and where it cannot be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ktrdr_zmq.errors import NoCapableWorker, Refused
 from ktrdr_zmq.jobs import Failure, JobState
 from tests.unit.cli.conftest import Ktrdr
-from tests.unit.cli.fake import EQUITY, MODEL, PAGE, TRADES, FakeClient, backtested, job, reported, trained
+from tests.unit.cli.fake import EQUITY, MODEL, PAGE, TRADES, FakeClient, backtested, job, looked, reported, trained, warmed
 
 INPUTS = {"data": "ef" * 32, "model": MODEL.digest}
 
@@ -150,3 +150,74 @@ def test_the_result_of_a_report_is_shown_like_any_other(ktrdr: Ktrdr, fake: Fake
     ran = ktrdr("jobs", "result", "dddd")
     assert "Report: mine on EURUSD 1h" in ran.out
     assert "Note: No bars." in ran.out
+
+
+# ---------------------------------------------------------------- checks
+
+CHANGE = {
+    "step": "feature", "name": "1h_momentum_low", "first": "2017-06-01T10:00:00Z", "cut_after": "2017-06-01T10:00:00Z", "whole": 0.25,
+    "part": 0.5, "size": 0.25, "cuts": 7,
+}  # fmt: skip
+
+
+def test_a_clean_model(ktrdr: Ktrdr, fake: FakeClient) -> None:
+    fake.put(job(0xAAAA), trained())
+    fake.answer = looked()
+    ran = ktrdr("backtest", "check-lookahead", "-m", "last", "--samples", "7", "--seed", "3", "--label", "a=b")
+    assert ran.code == 0, ran.err
+    assert "clean: nothing up to a cut depends on what comes after it" in ran.out
+    assert "after 50 of 6,194 bars" in ran.out
+    (request,) = fake.requests
+    assert (request.kind, request.name, request.labels) == ("check-lookahead", "mine", {"a": "b"})
+    assert (request.body["samples"], request.body["seed"], request.body["symbol"]) == (7, 3, "EURUSD")
+    assert set(request.body) == {"schema", "symbol", "timeframe", "data", "samples", "seed"}
+    assert request.inputs["model"] == MODEL.digest
+
+
+def test_a_look_ahead_is_exit_code_1_and_says_where_it_begins(ktrdr: Ktrdr, fake: FakeClient) -> None:
+    fake.put(job(0xAAAA), trained())
+    fake.answer = looked(CHANGE, {**CHANGE, "step": "output", "name": "BUY", "whole": None, "size": None})
+    ran = ktrdr("backtest", "check-lookahead")
+    assert ran.code == 1
+    assert "LOOK-AHEAD: the feature 1h_momentum_low of 2017-06-01T10:00:00Z changes from 0.25 to 0.5" in ran.out
+    assert "when the bars after 2017-06-01T10:00:00Z are taken away" in ran.out
+    ran = ktrdr("backtest", "check-lookahead", "--json")
+    assert ran.code == 1
+    assert ran.json["state"] == "done"
+    assert ran.json["result"]["clean"] is False
+
+
+def test_the_history_that_a_model_needs(ktrdr: Ktrdr, fake: FakeClient) -> None:
+    fake.put(job(0xAAAA), trained())
+    fake.answer = warmed()
+    ran = ktrdr("backtest", "check-warmup", "--symbol", "EURUSD")
+    assert ran.code == 0, ran.err
+    assert "108 bars; the strategy asks for 30: too few" in ran.out
+    assert "27 bars before the first value" in ran.out
+    assert "3.00 %" in ran.out
+    assert fake.requests[0].body["samples"] == 200
+    assert max(map(len, ran.out.splitlines())) <= 100
+    fake.answer = warmed(recommended=None, enough=None, warnings=["Even 432 bars do not settle it."])
+    assert "Note: Even 432 bars do not settle it." in ktrdr("backtest", "check-warmup").out
+    assert ktrdr("backtest", "check-warmup", "-q").out.strip() == fake.infos[-1].id
+
+
+@pytest.mark.parametrize("check", ["check-lookahead", "check-warmup"])
+def test_checks_that_cannot_be_done(ktrdr: Ktrdr, fake: FakeClient, check: str) -> None:
+    assert ktrdr("backtest", check).code == 2  # there is no model
+    fake.put(job(0xAAAA), trained())
+    for words, said in (
+        (("--samples", "0"), "--samples"),
+        (("--seed", "-1"), "--seed"),
+        (("--timeframe", "1d"), "decides on bars of 1h"),
+        (("--symbol", "NOSUCH"), "NOSUCH"),
+        (("-m", " "), "names no model"),
+        (("-m", "other"), "no model"),
+    ):
+        ran = ktrdr("backtest", check, *words)
+        assert ran.code == 2, words
+        assert said in ran.err
+    assert fake.requests == []
+    assert ktrdr("backtest", check, "--dry-run").code == 0
+    assert ktrdr("backtest", check, "--detach").code == 0
+    assert len(fake.requests) == 1

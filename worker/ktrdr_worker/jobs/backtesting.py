@@ -50,20 +50,20 @@ class Backtesting:
         context.progress(0.05, stage="bars")
         market = markets(context, request, [request.symbol], strategy.timeframes, strategy.base)[0]
         bars = market.frames.bars
-        tick = _steps(context, 0.3, 0.6, "inference", f"{len(bars.opens):,} bars")
+        tick = steps(context, 0.3, 0.6, "inference", f"{len(bars.opens):,} bars")
         probabilities, warmup = predict(model, market.frames, context.device, tick)
         known = bare(request.symbol) in map(bare, seen.data) or market.digest in seen.data.values()
         first, last = _window(market, request, seen, warmup, known=known)
-        _steps(context, 0.6, 0.7, "backtest", f"{last - first:,} bars")(0.0)
+        steps(context, 0.6, 0.7, "backtest", f"{last - first:,} bars")(0.0)
         traded = cut(bars, first, last)
         decisions = decide(probabilities[first:last], strategy.decisions)
-        rules = _rules(request, strategy.decisions, strategy.risk)
+        rules = rules_of(request, strategy.decisions, strategy.risk)
         outcome = simulate(traded.open, traded.high, traded.low, traded.close, decisions, rules)
         year = periods_per_year(request.timeframe, classify(request.symbol))
         metrics = measure(outcome, traded.close, Clock(traded.opens, traded.closes, traded.sessions, year), rules.capital)
         tables = {
-            "trades": write_trades(context.work_dir / "trades", outcome, traded, _steps(context, 0.7, 0.75, "trades")),
-            "equity": write_equity(context.work_dir / "equity", outcome, traded, rules.capital, _steps(context, 0.75, 1.0, "equity")),
+            "trades": write_trades(context.work_dir / "trades", outcome, traded, steps(context, 0.7, 0.75, "trades")),
+            "equity": write_equity(context.work_dir / "equity", outcome, traded, rules.capital, steps(context, 0.75, 1.0, "equity")),
         }
         artifacts = {name: context.add_artifact(name, path, "text/csv") for name, path in tables.items()}
         open_at_end = bool(len(outcome.trades)) and int(outcome.trades["exit_reason"][-1]) == END_OF_DATA
@@ -91,7 +91,7 @@ class Backtesting:
         ).sealed().to_dict()  # fmt: skip
 
 
-def _steps(context: JobContext, begin: float, end: float, stage: str, text: str = "") -> Callable[[float], None]:
+def steps(context: JobContext, begin: float, end: float, stage: str, text: str = "") -> Callable[[float], None]:
     """What long steps call between their pieces: it tells how far the job is, and stops it when it is cancelled."""
 
     def tick(share: float) -> None:
@@ -124,7 +124,7 @@ def _window(market: Market, request: Request, seen: bundle.Seen, warmup: int, *,
     return first, last
 
 
-def _rules(request: Request, decisions: Decisions, risk: Risk) -> Rules:
+def rules_of(request: Request, decisions: Decisions, risk: Risk) -> Rules:
     """What the account does: costs from the command, else from the strategy, else what is usual for the symbol."""
     usual, own = classify(request.symbol), decisions.cost_model
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.trading.bars import DataError, index_of, load, moment, stamp
+from ktrdr_worker.trading.bars import Bars, DataError, index_of, load, moment, stamp
 from ktrdr_worker.trading.frames import Frames, frames_of
 from ktrdr_zmq import results
 
@@ -94,11 +94,12 @@ def input_of(context: JobContext, name: str) -> Path:
 
 
 class Market(NamedTuple):
-    """The bars of one symbol, and what was noticed when they were made."""
+    """The bars of one symbol: those of its file, and those of all timeframes made of them; and what was noticed on the way."""
 
     symbol: str
     source: Source
     digest: str
+    bars: Bars
     frames: Frames
     gaps: int
     warnings: list[str]
@@ -123,7 +124,7 @@ def markets(context: JobContext, request: Request, symbols: Sequence[str], timef
         warnings = list(loaded.warnings)
         frames = frames_of(loaded.bars, timeframes, base, warnings, source.filename)
         said = [f"{symbol}: {text}" for text in warnings] if len(symbols) > 1 else warnings
-        found.append(Market(symbol, source, context.input_digests[name], frames, loaded.gaps, said))
+        found.append(Market(symbol, source, context.input_digests[name], loaded.bars, frames, loaded.gaps, said))
     return found
 
 
