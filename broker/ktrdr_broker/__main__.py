@@ -68,8 +68,13 @@ def server_settings(settings: Settings) -> ServerSettings:
         retention=settings["broker.retention_days"] * 86_400.0,
         max_queued_jobs=settings["broker.max_queued_jobs"],
     )
+    return ServerSettings(bind, settings["broker.base_port"], data_folder(settings), core, settings["broker.fsync"])
+
+
+def data_folder(settings: Settings) -> Path:
+    """Where the broker's files are."""
     folder = Path(settings["broker.data_dir"]).expanduser() if settings["broker.data_dir"] else folders().data / "broker"
-    return ServerSettings(bind, settings["broker.base_port"], folder.absolute(), core, settings["broker.fsync"])
+    return folder.absolute()
 
 
 async def serve(settings: ServerSettings, ready_fd: int) -> int:

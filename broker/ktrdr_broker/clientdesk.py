@@ -31,7 +31,7 @@ def lookup_for(message: m.Message) -> Lookup | None:
     if isinstance(message, (m.Status, m.CancelJobs)):
         return Lookup(refs=tuple(message.refs))
     if isinstance(message, m.Retry):
-        return Lookup(refs=(message.ref,), ids=(message.new_id,))
+        return Lookup(refs=(message.ref,), ids=(message.new_id,), whole=True)
     if isinstance(message, m.ResultGet):
         return Lookup(refs=(message.ref,), results=True)
     if isinstance(message, (m.Logs, m.Explain)):
@@ -126,7 +126,7 @@ class ClientDesk:
         ok = m.ClientHelloOk(
             hello.request, ledger.epoch, ledger.store_id, ledger.config.max_message, ledger.config.max_inline_result, self._version
         )
-        ledger.to_client(peer, ok)
+        ledger.to_client(peer, ok, urgent=True)  # it promises nothing, and must come also while the disk is full
 
     def _ping(self, peer: bytes, message: m.ClientPing, bodies: list[bytes], found: Found) -> None:
         self._ledger.to_client(peer, m.ClientPong(message.request, self._ledger.epoch), urgent=True)
@@ -230,7 +230,8 @@ class ClientDesk:
 
     def _workers(self, peer: bytes, message: m.Workers, bodies: list[bytes], found: Found) -> None:
         views = [worker_view(worker, self._ledger.now) for worker in self._registry]
-        self._ledger.to_client(peer, m.WorkersReply(message.request, views))
+        # Who is there is no promise: a person who looks for the reason must not wait for the disk that is the reason.
+        self._ledger.to_client(peer, m.WorkersReply(message.request, views), urgent=bool(self._intake.storage_trouble))
 
     def _resolve(self, refs: list[str], found: Found) -> tuple[list[Job], list[m.RefError]]:
         """References to rows: what the core holds is newer than what the store had."""

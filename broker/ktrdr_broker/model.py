@@ -158,13 +158,14 @@ class PageQuery(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """What the shell must fetch from the store before it hands a message to the core."""
+    """What the shell must fetch from the store before it hands a message to the core. ``whole``: bodies are needed, and are checked."""
 
     ids: tuple[bytes, ...] = ()
     refs: tuple[str, ...] = ()
     page: PageQuery | None = None
     results: bool = False
     prune_before: int = 0
+    whole: bool = False
 
 
 class Known(NamedTuple):

@@ -22,10 +22,10 @@ import zmq
 from ktrdr_broker.bulk import DELETE, FAILED, RESERVE, STOP, STORED, ArtifactFiles, BulkServer
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.core import Broker, Port
-from ktrdr_broker.model import ArtifactDelete, ArtifactStored, Found, Publish, Saves, Send, ToClient, ToWorker
+from ktrdr_broker.model import ArtifactDelete, ArtifactRow, ArtifactStored, Found, Publish, Saves, Send, ToClient, ToWorker
 from ktrdr_broker.sqlite import SqliteStore
 from ktrdr_broker.startup import FolderLock, bind_all, bind_free, raise_file_limit
-from ktrdr_broker.store import StorageError, Store
+from ktrdr_broker.store import DamagedError, StorageError, Store
 from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.errors import ProtocolError
@@ -73,6 +73,7 @@ class BrokerServer:
         # The epoch is committed before anything is bound: a peer can never meet a broker whose epoch might be taken back.
         loaded = self._store.load(time.time_ns() // 1000)
         self._files.sweep({row.digest for row in loaded.artifacts})
+        self._forget_lost_files(loaded.artifacts)
         self._context: zmq.Context[Any] = zmq.Context()
         if settings.base_port:
             self._sockets = bind_all(self._context, settings.bind, settings.base_port)
@@ -93,6 +94,16 @@ class BrokerServer:
         if not loaded.clean:
             log.info("the last broker on this folder did not end cleanly; the database is intact")
         log.info("epoch %d; %d unfinished jobs, %d artifacts", loaded.epoch, len(loaded.jobs), len(loaded.artifacts))
+
+    def _forget_lost_files(self, rows: list[ArtifactRow]) -> None:
+        """A file that somebody removed, or that was cut short, is to be uploaded again when it is needed."""
+        lost = [row for row in rows if self._files.size(row.digest) != row.size]
+        if lost:
+            log.warning("%d artifacts are gone or have another size than they had: they must be uploaded again", len(lost))
+            self._store.commit(Saves(artifacts_gone=[row.digest for row in lost]))
+            for row in lost:
+                rows.remove(row)
+                self._files.delete(row.digest)
 
     # ------------------------------------------------------------ life
 
@@ -174,7 +185,8 @@ class BrokerServer:
     def _refuse(self, peer: bytes, message: Any, error: StorageError) -> None:
         log.error("%s", error)
         verb = m.VERBS[type(message)]
-        nack = m.Nack(code=error.code, verb=verb, request=message.request, retryable=True, retry_after=5.0, text=error.message)
+        text, again = f"{error.message} {error.hint}".strip(), not isinstance(error, DamagedError)
+        nack = m.Nack(code=error.code, verb=verb, request=message.request, retryable=again, retry_after=5.0 if again else 0.0, text=text)
         self._clients.send([peer, *codec.encode(nack)])
 
     def _from_watchers(self, batch: list[list[bytes]]) -> None:

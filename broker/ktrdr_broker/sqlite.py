@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from ktrdr_broker.model import ArtifactRow, Found, Job, Known, Loaded, Lookup, PageQuery, Saves
-from ktrdr_broker.store import PRUNE_BATCH, TOMBSTONE_US, StorageError, artifact_digests, hex_range, last_kind
+from ktrdr_broker.store import PRUNE_BATCH, TOMBSTONE_US, DamagedError, StorageError, artifact_digests, hex_range, last_kind
 from ktrdr_zmq.jobs import JOB_ID_SIZE, TERMINAL, Artifact, Attempt, Failure, JobSpec, JobState
 
 SCHEMA_VERSION: Final = 1
@@ -34,9 +34,9 @@ _MUTABLE: Final = (
     "state", "reason", "rev", "token", "attempt", "worker_id", "instance", "tag", "crashes", "losses", "retries", "attempts",
     "started_at", "run_s", "artifacts", "failure", "checkpoint", "checkpoint_seq", "notice", "result_size", "priority", "finished_at",
 )  # fmt: skip
-_COLUMNS: Final = ", ".join(_FIXED + _MUTABLE)
+COLUMNS: Final = ", ".join(_FIXED + _MUTABLE)
 # "OR REPLACE": a commit that was written and yet reported as failed is repeated, and finds its rows there.
-_INSERT: Final = f"INSERT OR REPLACE INTO job ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIXED + _MUTABLE))})"  # noqa: S608 (names from above)
+_INSERT: Final = f"INSERT OR REPLACE INTO job ({COLUMNS}) VALUES ({', '.join('?' * len(_FIXED + _MUTABLE))})"  # noqa: S608 (names from above)
 _UPDATE: Final = f"UPDATE job SET {', '.join(f'{name} = ?' for name in _MUTABLE)} WHERE seq = ?"  # noqa: S608 (names from above)
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
@@ -122,7 +122,7 @@ class SqliteStore:
             epoch=epoch,
             store_id=store_id,
             next_seq=next_seq.fetchone()[0],
-            jobs=self._rows("WHERE finished_at = 0 ORDER BY seq", ()),
+            jobs=whole(self._rows("WHERE finished_at = 0 ORDER BY seq", ())),
             artifacts=[ArtifactRow(*row) for row in db.execute("SELECT digest, size, stored_at, touched_at FROM artifact")],
             artifact_users=dict(db.execute("SELECT digest, SUM(times) FROM artifact_use GROUP BY digest")),
             clean=clean,
@@ -132,7 +132,7 @@ class SqliteStore:
         """After an unclean stop: structural damage is found here, before anything is built on it."""
         verdicts = [row[0] for row in self._db.execute("PRAGMA quick_check(5)")]
         if verdicts != ["ok"]:
-            raise StorageError(f"The database {self.path} is damaged: {'; '.join(verdicts)}.", hint=_WAY_OUT)
+            raise DamagedError(f"The database {self.path} is damaged: {'; '.join(verdicts)}.", hint=SALVAGE)
 
     def close(self) -> None:
         try:
@@ -215,6 +215,13 @@ class SqliteStore:
         for table in ("job", "body", "result", "label", "artifact_use"):
             db.execute(f"DELETE FROM {table} WHERE seq = ?", (seq,))  # noqa: S608 (names from above)
 
+    def bury(self, tombstones: list[Any]) -> None:
+        """Take tombstones over from another database."""
+        try:
+            self._db.executemany("INSERT OR REPLACE INTO tombstone VALUES (?, ?, ?, ?, ?)", tombstones)
+        except sqlite3.Error as error:
+            raise StorageError(f"The database {self.path} cannot be written: {error}.") from error
+
     def _highest(self, seq: int) -> int:
         known = self._db.execute("SELECT value FROM meta WHERE key = 'seq'").fetchone()
         return max(seq, int.from_bytes(known[0], "big") if known else 0)
@@ -232,7 +239,8 @@ class SqliteStore:
             return Found()
         refs = {ref: self._resolve(ref) for ref in lookup.refs}
         ids = list(dict.fromkeys([*lookup.ids, *(job_id for found in refs.values() for job_id in found)]))
-        jobs = {job.job_id: job for job in self._by_ids(ids)} if ids else {}
+        rows = self._by_ids(ids) if ids else []
+        jobs = {job.job_id: job for job in (whole(rows) if lookup.whole else rows)}
         gone = [job_id for job_id in ids if job_id not in jobs]
         gone += [bytes.fromhex(ref) for ref in lookup.refs if len(ref) == 2 * JOB_ID_SIZE and hex_range(ref) and not refs[ref]]
         return Found(
@@ -261,7 +269,7 @@ class SqliteStore:
 
     def _rows(self, where: str, values: Sequence[Any], *, body: bool = True) -> list[Job]:
         data = "(SELECT data FROM body WHERE body.seq = job.seq)" if body else "x''"
-        return [_job(row) for row in self._db.execute(f"SELECT {_COLUMNS}, {data} FROM job {where}", values)]  # noqa: S608 (see callers)
+        return [_job(row) for row in self._db.execute(f"SELECT {COLUMNS}, {data} FROM job {where}", values)]  # noqa: S608 (see callers)
 
     def _known(self, ids: list[bytes]) -> dict[bytes, Known]:
         rows: list[Any] = []
@@ -278,9 +286,9 @@ class SqliteStore:
         results = {}
         for job_id, digest, data in rows:
             if _digest(data) != digest:
-                raise StorageError(
+                raise DamagedError(
                     f"The result of job {job_id.hex()} is damaged on disk: its digest does not match.",
-                    hint="Run it again with: ktrdr jobs retry",
+                    hint=f"Run it again with: ktrdr jobs retry {job_id.hex()[:8]}",
                 )
             results[job_id] = data
         return results
@@ -331,7 +339,27 @@ class SqliteStore:
         return {"jobs": states, "artifacts": count, "artifact_octets": octets, "database_octets": size}
 
 
-_WAY_OUT: Final = "Restore a backup of the data folder, or start anew with another --data-dir; workers keep unacknowledged results."
+SALVAGE: Final = "What is intact can be taken over into a new folder with: ktrdr broker salvage"
+_WAY_OUT: Final = f"{SALVAGE}. Or restore a backup of the data folder; workers keep unacknowledged results."
+
+
+def whole(jobs: list[Job]) -> list[Job]:
+    """The same jobs, if specification and body of each are the octets that were accepted.
+
+    Raises
+    ------
+    DamagedError
+        When one is not.
+    """
+    for job in jobs:
+        if not intact(job):
+            raise DamagedError(f"The body of job {job.job_id.hex()} is damaged on disk: its digest does not match.", hint=SALVAGE)
+    return jobs
+
+
+def intact(job: Job) -> bool:
+    """Whether a job that was read with its body is what was accepted."""
+    return _digest(job.spec_raw + job.body) == job.digest
 
 
 @lru_cache(64)
@@ -375,6 +403,21 @@ def _mutable(job: Job) -> tuple[Any, ...]:
 
 
 def _job(row: Sequence[Any]) -> Job:
+    try:
+        return as_job(row)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        name = row[1].hex() if isinstance(row[1], bytes) else f"number {row[0]}"
+        raise DamagedError(f"The row of job {name} is damaged on disk: {error}", hint=SALVAGE) from error
+
+
+def as_job(row: Sequence[Any]) -> Job:
+    """A job from the columns `COLUMNS` and its body.
+
+    Raises
+    ------
+    msgspec.MsgspecError, ValueError, TypeError
+        When they make no sense.
+    """
     (
         seq, job_id, _, _, _, digest, spec, submitted_at,
         state, reason, rev, token, attempt, worker_id, instance, tag, crashes, losses, retries, attempts,

@@ -28,6 +28,10 @@ class StorageError(KtrdrError):
     exit_code: ClassVar[int] = EXIT_REFUSED
 
 
+class DamagedError(StorageError):
+    """What is on the disk is not what was written there; trying again does not help."""
+
+
 class Store(Protocol):
     """The one place where rows are durable. All methods raise `StorageError` when the disk does not do what it should."""
 

@@ -1,15 +1,22 @@
-"""``ktrdr broker`` and ``ktrdr worker``: the daemons in the foreground, and the broker's switch for dispatch.
+"""``ktrdr broker`` and ``ktrdr worker``: the daemons in the foreground, the broker's switch for dispatch, and its damaged folders.
 
 The options are those of ``ktrdr-broker`` and ``ktrdr-worker`` (a test compares them) and are passed on as they are.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ktrdr_cli.blocks import Fields
 from ktrdr_cli.common import face, finish, group, talk
+from ktrdr_zmq.errors import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ktrdr_broker.salvage import Findings
 
 _LEVEL = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log.")
 _FORMAT = click.option("--log-format", type=click.Choice(["text", "json", "journald"]), help="Form of the log lines.")
@@ -18,7 +25,7 @@ _READY = click.option("--ready-fd", type=int, metavar="N", help="Write a JSON li
 
 @group("broker")
 def broker() -> None:
-    """Run a broker; pause and unpause dispatch."""
+    """Run a broker; pause and unpause dispatch; check and salvage its folder."""
 
 
 @broker.command("run")
@@ -38,6 +45,54 @@ def run_broker(**options: Any) -> None:
     from ktrdr_broker.__main__ import main
 
     finish(main(words(options)))
+
+
+@broker.command("check")
+@click.option("--data-dir", metavar="D", help="Folder of the database and artifacts.")
+def check(data_dir: str | None) -> None:
+    """Read everything in the folder of a broker that does not run, and say what is damaged. Exit code 1 if something is."""
+    from ktrdr_broker.salvage import check as look
+
+    folder = _data_dir(data_dir)
+    _show_findings(look(folder), f"Checked {folder}.")
+
+
+@broker.command("salvage")
+@click.option("--data-dir", metavar="D", help="Folder of the database and artifacts.")
+@click.option("--to", required=True, metavar="NEW", help="Folder to make, with all that is intact.")
+def salvage(data_dir: str | None, to: str) -> None:
+    """Take what is intact of a damaged folder over into a new one. The damaged one is not changed, and no broker may run on it.
+
+    Exit code 1 if something could not be taken over; each such thing is named.
+    """
+    from pathlib import Path
+
+    from ktrdr_broker.salvage import salvage as rescue
+
+    target = Path(to).expanduser().absolute()
+    _show_findings(rescue(_data_dir(data_dir), target), f"Start a broker on it with: ktrdr broker run --data-dir {target}")
+
+
+def _data_dir(given: str | None) -> Path:
+    from ktrdr_broker.__main__ import data_folder
+    from ktrdr_zmq.config import load_settings
+
+    return data_folder(load_settings({"broker.data_dir": given}))
+
+
+def _show_findings(findings: Findings, end: str) -> None:
+    rows = [("jobs", str(findings.jobs)), ("results", str(findings.results)), ("files", str(findings.files))]
+    wrong = [
+        *(f"Structure: {text}" for text in findings.structure),
+        *(f"Damaged: {text}" for text in findings.damaged),
+        *(f"Missing: {text}" for text in findings.missing),
+    ]
+    document = {
+        "schema": 1, "sound": findings.sound, "jobs": findings.jobs, "results": findings.results, "files": findings.files,
+        "structure": findings.structure, "damaged": findings.damaged, "missing": findings.missing,
+    }  # fmt: skip
+    face().out.show(document, Fields(rows, title="Intact"), *(wrong or ["Nothing is damaged."]), end)
+    finish(0 if findings.sound else EXIT_FAILED)
 
 
 @broker.command("pause")

@@ -32,7 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "data": Entry("ktrdr_cli.data:data", "List the bars that jobs can use."),
     "chaos": Entry("ktrdr_cli.chaos:chaos", "Disturb a cluster of your own, and count what became of every job."),
     "config": Entry("ktrdr_cli.config:config", "Show the settings and where they come from."),
-    "broker": Entry("ktrdr_cli.daemons:broker", "Run a broker; pause and unpause dispatch."),
+    "broker": Entry("ktrdr_cli.daemons:broker", "Run a broker; pause and unpause dispatch; check its folder."),
     "worker": Entry("ktrdr_cli.daemons:worker", "Run a worker."),
     "operations": Entry("ktrdr_cli.jobs:jobs", "The earlier system's word for jobs.", hidden=True),
 }

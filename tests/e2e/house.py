@@ -70,11 +70,20 @@ class Daemon:
 
 
 class House:
-    """A broker and workers on loopback, with everything they write in one temporary folder."""
+    """A broker and workers on loopback, with everything they write in one temporary folder.
+
+    Attributes
+    ----------
+    env : dict of str to str
+        What every process gets.
+    argv_before : list of str
+        A command that runs the daemons, for example one that limits them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = 0
+        self.argv_before: list[str] = []
         self._daemons: list[Daemon] = []
         home = folder / "home"
         home.mkdir()
@@ -91,10 +100,10 @@ class House:
     def address(self) -> str:
         return f"tcp://127.0.0.1:{self.port}"
 
-    def broker(self, *options: str) -> Daemon:
-        """Start the broker: on a free port at first, on the same one after that."""
+    def broker(self, *options: str, env: dict[str, str] | None = None) -> Daemon:
+        """Start the broker: on a free port at first, on the same one after that. ``env``: for this process alone."""
         argv = [sys.executable, "-m", "ktrdr_broker", "--base-port", str(self.port), "--data-dir", str(self.folder / "broker"), *options]
-        daemon = self.start("broker", argv)
+        daemon = self.start("broker", argv, env)
         self.port = int(daemon.ready()["port"])
         self.env["KTRDR_BROKER"] = self.address
         return daemon
@@ -110,9 +119,13 @@ class House:
             daemon.ready()
         return daemon
 
-    def start(self, name: str, argv: list[str]) -> Daemon:
+    def kill_broker(self) -> None:
+        """SIGKILL for the broker that was started last."""
+        [daemon for daemon in self._daemons if daemon.name == "broker"][-1].kill()
+
+    def start(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> Daemon:
         """Start any process that knows --ready-fd; it ends with the test."""
-        daemon = Daemon(name, argv, self.env, self.folder / f"{name}.log")
+        daemon = Daemon(name, [*self.argv_before, *argv], self.env | (env or {}), self.folder / f"{name}.log")
         self._daemons.append(daemon)
         return daemon
 
@@ -133,6 +146,11 @@ class House:
         return subprocess.Popen(
             self.argv(*args), env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+
+    def start_python(self, script: str, *args: str) -> subprocess.Popen[str]:
+        """Run a script of a person's beside the test."""
+        argv = [sys.executable, "-c", script, *args]
+        return subprocess.Popen(argv, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def argv(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "ktrdr_cli", *args]

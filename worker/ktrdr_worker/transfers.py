@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ktrdr_worker.spool import LOG
 from ktrdr_zmq.artifacts import ArtifactCache, BulkClient
-from ktrdr_zmq.errors import BrokerUnreachable, Refused
+from ktrdr_zmq.errors import BrokerUnreachable, ProtocolError, Refused
 from ktrdr_zmq.jobs import Artifact
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Transfers:
                 if not known:
                     path.chmod(0o444)
                     self.cache.trim(frozenset().union(*self._in_use.values()))
-        except (Refused, BrokerUnreachable) as error:
+        except (Refused, BrokerUnreachable, ProtocolError) as error:  # the last one: it arrived damaged, again and again
             done(error.message)
         except OSError as error:
             done(f"An input cannot be stored here: {error}")
