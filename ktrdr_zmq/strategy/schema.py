@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -17,7 +18,15 @@ CLASSES: Final = ("SELL", "HOLD", "BUY")
 """The classes of a classification, in the order of the network's outputs."""
 
 MOST_SYMBOLS: Final = 64
-SymbolName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9._^=-]+$")]
+
+
+def _symbol(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._^=-]{1,32}", name):
+        raise ValueError(f"{name!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32")
+    return name
+
+
+SymbolName = Annotated[str, AfterValidator(_symbol)]
 
 
 def _known(timeframe: str) -> str:

@@ -112,7 +112,7 @@ def limit(values: Array, field: str, rows: Array, show: Any, form: BarFormat) ->
         return f"the {field} {show(row)} is not {what}."
 
     found = problem(f"{'volume' if field == 'volume' else 'price'}", wrong, rows, describe)
-    if found and any(sign in show(int(np.flatnonzero(wrong)[0])) for sign in (",", "'", " ")) and form == CANONICAL:
+    if found and form == CANONICAL and any(sign in show(int(np.flatnonzero(wrong)[0]))[1:-1] for sign in (",", "'", " ")):
         found = [found[0]._replace(hint="ktrdr data import has --decimal and --thousands for numbers that are written in another way.")]
     return (np.where(wrong, np.nan, values) if found else values), found
 
