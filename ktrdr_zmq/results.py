@@ -474,6 +474,7 @@ class ReportResult(Document, frozen=True, kw_only=True):
     report_digest: str
     duration_s: float
     warnings: list[str]
+    digest: str
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

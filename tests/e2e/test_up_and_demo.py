@@ -17,6 +17,7 @@ def test_up_down_and_a_second_up(house: House, tmp_path: object) -> None:
         assert up.returncode == 0, up.stdout + up.stderr
         workers = house.cli_json("workers", "list")["workers"]
         assert [worker["state"] for worker in workers] == ["live"]
+        assert {"training", "backtesting", "report", "check-lookahead", "check-warmup"} <= set(workers[0]["kinds"]), "without --kinds: all"
         again = house.cli("up", "--detach")
         assert again.returncode == 3
         assert "ktrdr down" in again.stderr

@@ -131,6 +131,7 @@ def reported(**changes: Any) -> dict[str, Any]:
     return {
         "schema": 1, "kind": "report", "title": "mine on EURUSD 1h", "backtest": "b" * 32, "training": "", "bars": 900, "trades": 84,
         "with_prices": True, "in_sample": False, "octets": 5_100_000, "report_digest": PAGE.digest, "duration_s": 0.6, "warnings": [],
+        "digest": "0d" * 32,
         **changes,
     }  # fmt: skip
 

@@ -144,7 +144,7 @@ def test_the_job_makes_a_page_and_says_what_is_in_it(done: dict[str, Any], tmp_p
     assert context.reported[-1][0] == 1.0
     assert b"plotly.js v" in octets
     again = Context(tmp_path, **inputs(done))
-    report.run(request(done), again)
+    assert report.run(request(done), again)["digest"] == result.digest
     assert again.artifacts["report"] == octets, "the same job gives the same page"
 
 
@@ -416,6 +416,15 @@ def test_of_very_many_trades_the_largest_are_marked_and_it_is_said(done: dict[st
     assert sum(len(trace["x"]) for trace in marks) == 2 * charts.TRADES_DRAWN
     assert any("+1,000,000.00" in text for trace in marks for text in trace["text"])
     assert chart.notes == [f"Of {len(trades):,} trades the 1,000 with the largest profit or loss are marked."]
+
+
+@given(st.lists(st.floats(-1, 10, allow_nan=False, width=32), min_size=1, max_size=50))
+def test_no_class_of_trades_has_profits_and_losses(returns: list[float]) -> None:
+    (bars,) = charts.distribution(pd.DataFrame({"pnl_pct": returns})).spec["data"]
+    assert sum(bars["y"]) == len(returns)
+    won = [count for count, colour in zip(bars["y"], bars["marker"]["color"], strict=True) if "good" in colour]
+    assert sum(won) == sum(value >= 0 for value in returns) or min(abs(value) for value in returns) < 1e-6
+    assert len(bars["y"]) <= charts.BINS + 4
 
 
 def test_a_backtest_without_trades_has_a_page(done: dict[str, Any]) -> None:

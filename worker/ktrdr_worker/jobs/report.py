@@ -67,8 +67,8 @@ class Reporting:
         return results.ReportResult(
             title=title_of(material), backtest=material.job.id, training=material.training_job.id if material.training_job else "",
             bars=len(equity.closes), trades=len(trades), with_prices=bars is not None, in_sample=result.in_sample, octets=len(page),
-            report_digest=digest, duration_s=time.monotonic() - begun, warnings=notes,
-        ).to_dict()  # fmt: skip
+            report_digest=digest, duration_s=time.monotonic() - begun, warnings=notes, digest="",
+        ).sealed().to_dict()  # fmt: skip
 
 
 class Library(msgspec.Struct, frozen=True):

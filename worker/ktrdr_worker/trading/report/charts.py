@@ -20,7 +20,7 @@ from ktrdr_zmq.results import EpochHistory, TrainingResult
 TRADES_DRAWN: Final = 1000
 """More marks than that are a smear, and slow: the largest wins and losses are drawn, and it is said."""
 
-BINS: Final = 41
+BINS: Final = 40
 REASONS: Final = {
     "signal": "signal", "stop_loss": "stop", "take_profit": "target", "max_holding": "holding limit", "ruin": "ruin",
     "end_of_data": "end of the window",
@@ -129,6 +129,7 @@ def _marks(trades: pd.DataFrame, entries: Array, exits: Array, axis: str, *, leg
     """Marks of entries and exits with the facts of the trade, those of a kind together."""
     facts = np.array([_facts(trade) for trade in trades.to_dict("records")], dtype=object)
     long, won = (trades["side"] == "long").to_numpy(), (trades["pnl"] > 0).to_numpy()
+    small = float(np.clip(np.sqrt(150 / max(len(trades), 1)), 0.4, 1.0))  # so that many marks leave something to be seen of the curve
     kinds = (
         ("long entry", long, "entry_time", entries, "triangle-up", 12, "var(--long)"),
         ("short entry", ~long, "entry_time", entries, "triangle-down", 12, "var(--short)"),
@@ -139,7 +140,9 @@ def _marks(trades: pd.DataFrame, entries: Array, exits: Array, axis: str, *, leg
         {
             "type": "scatter", "mode": "markers", "name": name, "x": _texts(trades[column].to_numpy()[chosen]),
             "y": _numbers(values[chosen]), "yaxis": axis, "text": facts[chosen].tolist(), "hovertemplate": "%{text}<extra></extra>",
-            "marker": {"symbol": symbol, "size": size, "color": colour, "line": {"width": 1, "color": "var(--paper)"}},
+            "marker": {
+                "symbol": symbol, "size": round(size * small, 1), "color": colour, "line": {"width": small, "color": "var(--paper)"},
+            },
             "legendgroup": name, "showlegend": legend,
         }
         for name, chosen, column, values, symbol, size, colour in kinds
@@ -179,8 +182,10 @@ def _spans(trades: pd.DataFrame) -> list[Spec]:
 def distribution(trades: pd.DataFrame) -> Chart:
     """How often trades won or lost how much."""
     returns = trades["pnl_pct"].to_numpy()
-    reach = max(float(np.abs(returns).max()), 1e-9)
-    counts, edges = np.histogram(returns, bins=BINS, range=(-reach, reach))
+    low, high = min(float(returns.min()), 0.0), max(float(returns.max()), 0.0)
+    width = max((high - low) / BINS, 1e-6)
+    edges = width * np.arange(np.floor(low / width - 1e-9), np.ceil(high / width + 1e-9) + 1)  # 0 is an edge: no class has both
+    counts, edges = np.histogram(returns, bins=edges)
     middles = (edges[:-1] + edges[1:]) / 2
     data = [{
         "type": "bar", "x": _numbers(middles), "y": counts.tolist(), "width": float(edges[1] - edges[0]) * 0.9,
@@ -193,7 +198,7 @@ def distribution(trades: pd.DataFrame) -> Chart:
         "xaxis": {"tickformat": "+.1~%", "title": {"text": "PnL over value at entry", "font": {"size": 12}}, **_axis()},
         "yaxis": {"title": {"text": "trades", "font": {"size": 12}}, "automargin": True, **_axis()},
     }
-    return Chart({"data": data, "layout": layout}, f"Returns of {len(trades):,} trades, counted in {BINS} classes.", [])
+    return Chart({"data": data, "layout": layout}, f"Returns of {len(trades):,} trades, counted in {len(counts)} classes.", [])
 
 
 def history(training: TrainingResult) -> list[Chart]:

@@ -103,7 +103,9 @@ def months(years: Sequence[Year], first: str, last: str) -> Markup:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:+.1f}"
+    if value is None:
+        return ""
+    return "0.0" if abs(value) < 0.0005 else f"{100 * value:+.1f}"
 
 
 def _shade(value: float | None) -> str:
