@@ -43,7 +43,7 @@ def render(material: Material, library: str) -> str:
         HTML; the same material gives the same text.
     """
     charts: dict[str, Chart] = {}
-    body = joined(_head(material), el("main", _sections(material, charts)), _foot(material))
+    body = joined(_head(material), el("main", _sections(material, charts)), _foot())
     specs = json.dumps({name: chart.spec for name, chart in charts.items()}, separators=(",", ":"), allow_nan=False)
     library = library.replace("\r\n", "\n").replace("</script", "<\\/script")
     script = _own("page.js")
@@ -140,6 +140,6 @@ def _figure(name: str, chart: Chart, charts: dict[str, Chart]) -> Markup:
     )
 
 
-def _foot(material: Material) -> Markup:
+def _foot() -> Markup:
     words = "Made by ktrdr-zmq on a worker. This page is complete: it loads nothing, and works without a network."
     return el("footer", el("p", words), el("noscript", el("p", "Without JavaScript there are no charts; all figures are in the tables.")))
