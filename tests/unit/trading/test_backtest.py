@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ktrdr_worker.trading import backtest
 from ktrdr_worker.trading.backtest import Outcome, Rules, simulate
 from ktrdr_zmq.results import EXIT_REASONS
 from tests.unit.trading.made import walk
@@ -200,3 +201,14 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         simulate(one, one, one, one, np.zeros(2, dtype=np.int8), Rules(1.0))
     with pytest.raises(ValueError, match="there must be a bar"):
         simulate(one[:0], one[:0], one[:0], one[:0], np.zeros(0, dtype=np.int8), Rules(1.0))
+
+
+def test_bars_of_a_file_that_cannot_be_written_to_need_no_compiling_of_their_own() -> None:
+    bars = walk(50)
+    prices = [column.copy() for column in (bars.open, bars.high, bars.low, bars.close)]
+    simulate(*prices, np.ones(50, dtype=np.int8), Rules(1.0))
+    known = len(backtest._kernel.signatures)
+    for column in prices:
+        column.flags.writeable = False
+    simulate(*prices, np.ones(50, dtype=np.int8), Rules(1.0))
+    assert len(backtest._kernel.signatures) == known

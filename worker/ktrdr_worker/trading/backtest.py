@@ -166,7 +166,7 @@ def tally_outcome(outcome: Outcome, capital: float, opens: Array, closes: Array,
 
 def _account(count: int, opens: Array, closes: Array, sessions: Array) -> tuple[Any, ...]:
     """What compiled code adds up in: sums, times, and the marks of as many sessions as there may be."""
-    times = [np.ascontiguousarray(a, dtype=np.int64) for a in (opens, closes, sessions)]
+    times = [_fixed(a, np.int64) for a in (opens, closes, sessions)]
     if any(len(a) != count for a in times):
         raise ValueError("there must be as many times as bars")
     return np.zeros(1, dtype=SUMS_DTYPE)[0], *times, np.empty(count)  # memory that is not written to is not taken
@@ -179,14 +179,21 @@ def _sums(account: tuple[Any, ...]) -> Sums:
 
 def _arguments(prices: tuple[Array, Array, Array, Array], decisions: Array, rules: Rules) -> tuple[tuple[Any, ...], int]:
     """What the kernel is called with, and the number of bars."""
-    arrays = [np.ascontiguousarray(a, dtype=np.float64) for a in prices]
+    arrays = [_fixed(a, np.float64) for a in prices]
     count = len(arrays[3])
     if count == 0 or any(len(a) != count for a in (*arrays, decisions)):
         raise ValueError("prices and decisions must be of one length, and there must be a bar")
     return (
-        *arrays, np.ascontiguousarray(decisions, dtype=np.int8), float(rules.capital), float(rules.fraction), float(rules.commission),
+        *arrays, _fixed(decisions, np.int8), float(rules.capital), float(rules.fraction), float(rules.commission),
         float(rules.slippage), bool(rules.allow_short), float(rules.stop_loss), float(rules.take_profit), int(rules.max_holding_bars),
     ), count  # fmt: skip
+
+
+def _fixed(array: Array, kind: Any) -> Array:
+    """An array as compiled code takes it: read-only, as bars of a file may be. For numba that is a type of its own, to be compiled anew."""
+    view = np.ascontiguousarray(array, dtype=kind).view()
+    view.flags.writeable = False
+    return view
 
 
 # ---------------------------------------------------------------- sums
