@@ -69,6 +69,7 @@ class WorkerInfo(msgspec.Struct):
     memory: int = 0
     draining: bool = False
     pending: list[str] = []
+    highest_token: int = 0
 
 
 class WorkerHello(Message):
@@ -160,7 +161,9 @@ class Result(Message):
 
 
 class WorkerPing(Message):
-    """Heartbeat. ``tokens`` are the leases held longer than 10 s; ``lag`` is the agent's own loop lag in seconds."""
+    """Heartbeat. ``tokens`` are the leases held longer than 10 s; ``lag`` is the agent's own loop lag in seconds; ``credit`` repeats the
+    totals granted, and ``draining`` says whether it takes no jobs, in case a word about either was lost.
+    """
 
     session: int
     seq: int
@@ -168,6 +171,8 @@ class WorkerPing(Message):
     lag: float = 0.0
     load: float = 0.0
     gpu: str = ""
+    credit: list[tuple[str, int]] = []
+    draining: bool = False
 
 
 class Drained(Message):

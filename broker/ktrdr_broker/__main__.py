@@ -38,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--no-fsync", dest="fsync", action="store_false", default=None, help="do not wait for the disk: survives kills, not power cuts"
     )
+    made.add_argument(
+        "--restored", action="store_true", help="the database is an older copy, put there on purpose: give up what the newer one knew"
+    )
     made.add_argument("--ready-fd", type=int, default=-1, metavar="N", help="write a JSON line to this descriptor when ready")
     made.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     made.add_argument("--log-format", choices=("text", "json", "journald"))
@@ -126,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
             log.warning("%s", line)
         if settings["broker.insecure"]:
             log.warning("--insecure: no encryption, and whoever reaches the ports can run jobs")
-        return asyncio.run(serve(server_settings(settings), options.ready_fd))
+        return asyncio.run(serve(server_settings(settings)._replace(restored=options.restored), options.ready_fd))
     except KtrdrError as error:
         sys.stderr.write(f"ktrdr-broker: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
         if options.ready_fd >= 0:

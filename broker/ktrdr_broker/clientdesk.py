@@ -297,7 +297,8 @@ class ClientDesk:
         if worker is None:
             raise AdminError(f"There is no worker {args.get('worker_id', '')}.")
         worker.cordoned = on
-        self._ledger.to_worker(worker.peer, m.Drain(on=on, stop=bool(args.get("stop")), leave=bool(args.get("leave"))))
+        worker.drain_wishes = (bool(args.get("stop")), bool(args.get("leave")))
+        self._ledger.to_worker(worker.peer, m.Drain(on, *worker.drain_wishes))
         return {"worker_id": worker.worker_id, "draining": on, "running": len(worker.leases)}
 
     def _reprioritise(self, args: dict[str, Any], found: Found) -> dict[str, Any]:

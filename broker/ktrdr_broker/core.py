@@ -146,7 +146,8 @@ class Broker:
         for job in self.queues.overdue(now):
             self.leases.queue_timeout(job)
         self.clients.forget_silent()
-        self.ledger.collect_garbage()
+        if not self.intake.storage_trouble:  # or an upload would be acknowledged whose row was never written
+            self.ledger.collect_garbage()
 
     def next_deadline(self) -> float:
         """When `on_tick` is due at the latest."""

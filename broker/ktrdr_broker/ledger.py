@@ -46,6 +46,8 @@ class Ledger:
         self.config = config
         self.epoch = loaded.epoch
         self.store_id = loaded.store_id
+        self.former_epoch = loaded.former_epoch
+        self.last_token = loaded.last_token
         self.now = now
         self.wall = wall
         self.jobs: dict[bytes, Job] = {job.job_id: job for job in loaded.jobs}
@@ -85,7 +87,7 @@ class Ledger:
         """Take in a new job; its row is written with the next commit."""
         self.jobs[job.job_id] = job
         self.counters["submitted"] += 1
-        if job.spec.inputs:  # all that a new job can name
+        if job.spec.inputs or job.checkpoint is not None:  # all that a new job can name
             self._use(job, 1)
         self.save(job)
 

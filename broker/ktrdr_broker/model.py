@@ -188,7 +188,9 @@ class Found(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a broker starts from."""
+    """What a broker starts from. ``former_epoch`` and ``last_token`` are the highest that the store had before: a peer that has seen later
+    ones shows that it is an older copy.
+    """
 
     epoch: int
     store_id: bytes
@@ -197,3 +199,5 @@ class Loaded(NamedTuple):
     artifacts: list[ArtifactRow]
     artifact_users: dict[bytes, int]
     clean: bool
+    former_epoch: int = 0
+    last_token: int = 0

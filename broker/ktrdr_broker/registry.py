@@ -74,6 +74,8 @@ class Worker:
         self.long_leases: dict[str, int] = {}
         self.leases: dict[int, Lease] = {}
         self.cordoned = False
+        self.drain_wishes = (False, False)
+        """Whether an administrator who drains it wants it to stop its jobs, and to leave."""
         self.draining = False
         self.lag = 0.0
         self.load = 0.0

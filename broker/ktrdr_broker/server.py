@@ -41,7 +41,8 @@ RETRY_COMMIT_S: Final = 0.5
 class ServerSettings(NamedTuple):
     """What the shell is told from outside.
 
-    ``base_port`` 0 takes four free ports in a row. ``fsync`` False trades the power-cut guarantee for speed.
+    ``base_port`` 0 takes four free ports in a row. ``fsync`` False trades the power-cut guarantee for speed. ``restored``: the database is
+    an older copy, and meant to be.
     """
 
     bind: str
@@ -49,6 +50,7 @@ class ServerSettings(NamedTuple):
     data_dir: Path
     core: BrokerConfig
     fsync: bool = True
+    restored: bool = False
 
 
 class BrokerServer:
@@ -70,6 +72,8 @@ class BrokerServer:
         self._lock = FolderLock(settings.data_dir)
         self._store: Store = SqliteStore(settings.data_dir, fsync=settings.fsync)
         self._files = ArtifactFiles(settings.data_dir)
+        if settings.restored:
+            self._store.renew()
         # The epoch is committed before anything is bound: a peer can never meet a broker whose epoch might be taken back.
         loaded = self._store.load(time.time_ns() // 1000)
         self._files.sweep({row.digest for row in loaded.artifacts})

@@ -77,6 +77,7 @@ class SqliteStore:
 
     def _prepare(self, fsync: bool) -> None:
         db = self._db
+        self._token = 0
         db.execute("PRAGMA busy_timeout = 2000")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
@@ -108,13 +109,21 @@ class SqliteStore:
         clean = meta.get(CLEAN, b"1") == b"1"
         if not clean:
             self._quick_check()
-        epoch = max(int.from_bytes(meta.get("epoch", b"\0"), "big") + 1, wall // 1_000_000)
+        former = int.from_bytes(meta.get("epoch", b"\0"), "big")
+        epoch = max(former + 1, wall // 1_000_000)
         store_id = meta.get("store_id") or os.urandom(16)
+        if "token" in meta:
+            self._token = int.from_bytes(meta["token"], "big")
+        else:  # written by an earlier release
+            self._token = db.execute("SELECT COALESCE(MAX(token), 0) FROM job").fetchone()[0]
+        synchronous = db.execute("PRAGMA synchronous").fetchone()[0]
+        db.execute("PRAGMA synchronous = FULL")  # peers compare epochs: one that they have seen is never taken back
         db.execute("BEGIN IMMEDIATE")
         rows = [("epoch", epoch.to_bytes(8, "big")), ("store_id", store_id), (CLEAN, b"0")]
         db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
         db.execute("DELETE FROM tombstone WHERE removed_at < ?", (wall - TOMBSTONE_US,))
         db.execute("COMMIT")
+        db.execute(f"PRAGMA synchronous = {synchronous}")
         next_seq = db.execute(
             "SELECT MAX(COALESCE((SELECT MAX(seq) FROM job), 0), ?) + 1", (int.from_bytes(meta.get("seq", b"\0"), "big"),)
         )
@@ -126,7 +135,15 @@ class SqliteStore:
             artifacts=[ArtifactRow(*row) for row in db.execute("SELECT digest, size, stored_at, touched_at FROM artifact")],
             artifact_users=dict(db.execute("SELECT digest, SUM(times) FROM artifact_use GROUP BY digest")),
             clean=clean,
+            former_epoch=former,
+            last_token=self._token,
         )
+
+    def renew(self) -> None:
+        try:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('store_id', ?)", (os.urandom(16),))
+        except sqlite3.Error as error:
+            raise StorageError(f"The database {self.path} cannot be written: {error}.") from error
 
     def _quick_check(self) -> None:
         """After an unclean stop: structural damage is found here, before anything is built on it."""
@@ -156,6 +173,7 @@ class SqliteStore:
                 raise
         except sqlite3.Error as error:
             raise StorageError(f"The database {self.path} cannot be written: {error}.") from error
+        self._token = max(self._token, _last_token(saves))
         for job in saves.jobs.values():
             job.stored = True
 
@@ -177,6 +195,9 @@ class SqliteStore:
             db.executemany("INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?)", rows)
         for job_id in saves.removed:
             self._remove(job_id)
+        token = _last_token(saves)
+        if token > self._token:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('token', ?)", (token.to_bytes(8, "big"),))
         if saves.meta:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(saves.meta.items()))
 
@@ -187,7 +208,7 @@ class SqliteStore:
         labels = [(f"{key}={value}", job.seq) for job in jobs for key, value in job.spec.labels]
         if labels:
             db.executemany("INSERT OR IGNORE INTO label VALUES (?, ?)", labels)
-        self._rewrite_uses([job for job in jobs if job.spec.inputs or job.artifacts])
+        self._rewrite_uses([job for job in jobs if job.spec.inputs or job.artifacts or job.checkpoint is not None])
 
     def _rewrite_uses(self, jobs: list[Job]) -> None:
         if not jobs:
@@ -431,3 +452,7 @@ def as_job(row: Sequence[Any]) -> Job:
         checkpoint=_CHECKPOINT.decode(checkpoint) if checkpoint else None, checkpoint_seq=checkpoint_seq, notice=notice,
         result_size=result_size, priority=priority, finished_at=finished_at, stored=True,
     )  # fmt: skip
+
+
+def _last_token(saves: Saves) -> int:
+    return max((job.token for job in saves.jobs.values()), default=0)

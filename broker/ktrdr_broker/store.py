@@ -7,6 +7,7 @@ rows go in as the core left them and come back the same.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections import Counter
 from typing import Any, ClassVar, Final, Protocol
 
@@ -43,6 +44,10 @@ class Store(Protocol):
         wall : int
             UTC microseconds; the epoch is the greater of these as seconds and the stored one plus 1.
         """
+        ...
+
+    def renew(self) -> None:
+        """Before `load`: become another store, so that nobody compares it with what they saw of this one. For a restored copy."""
         ...
 
     def commit(self, saves: Saves) -> None:
@@ -132,6 +137,7 @@ class MemoryStore:
         self.torn = 0
         self.commits = 0
         self.epoch = 0
+        self.token = 0
         self.clean = True
         self.jobs: dict[bytes, Job] = {}
         self.results: dict[bytes, bytes] = {}
@@ -139,11 +145,10 @@ class MemoryStore:
         self.known: dict[bytes, Known] = {}
         self.meta: dict[str, bytes] = {}
         self._next_seq = 1
-        self._wall = 0
 
     def load(self, wall: int) -> Loaded:
         clean, self.clean = self.clean, False
-        self._wall = wall
+        former = self.epoch
         self.epoch = max(self.epoch + 1, wall // 1_000_000)
         users: Counter[bytes] = Counter()
         for job in self.jobs.values():
@@ -156,7 +161,20 @@ class MemoryStore:
             artifacts=[copy.copy(row) for row in self.artifacts.values()],
             artifact_users=dict(users),
             clean=clean,
+            former_epoch=former,
+            last_token=self.token,
         )
+
+    def copy(self) -> MemoryStore:
+        """What a backup of the disk would hold now."""
+        other = MemoryStore(self.store_id)
+        other.epoch, other.token, other._next_seq = self.epoch, self.token, self._next_seq
+        other.jobs, other.results, other.known = dict(self.jobs), dict(self.results), dict(self.known)
+        other.artifacts, other.meta = dict(self.artifacts), dict(self.meta)
+        return other
+
+    def renew(self) -> None:
+        self.store_id = hashlib.sha256(self.store_id).digest()[:16]
 
     def commit(self, saves: Saves) -> None:
         if self.failures:
@@ -165,6 +183,7 @@ class MemoryStore:
         for job_id, job in saves.jobs.items():
             self.jobs[job_id] = stored_copy(job)
             self._next_seq = max(self._next_seq, job.seq + 1)
+            self.token = max(self.token, job.token)
         self.results.update(saves.results)
         for digest in saves.artifacts_gone:
             self.artifacts.pop(digest, None)

@@ -47,10 +47,11 @@ class WorkerDesk:
         if not WORKER_ID.fullmatch(info.worker_id) or any(not 0 <= number <= MAX_SLOTS for _, number in info.slots):
             self._nack(peer, "BAD_SPEC", 0x01, "A worker id is lower case, with digits, dots and dashes, 63 at most; slots are 0 to 4096.")
             return
-        if info.store_id in (b"", ledger.store_id) and info.highest_epoch > ledger.epoch:
+        seen = self._seen_before(info)
+        if seen:
             self.fatal = (
-                f"The database is older than the cluster: worker {info.worker_id} has seen epoch {info.highest_epoch}, "
-                f"this is {ledger.epoch}. It was restored from a backup or snapshot while the workers went on."
+                f"The database is older than the cluster: worker {info.worker_id} has seen {seen}. It was restored from a backup or "
+                "snapshot while the workers went on. Put the newer one back, or give up what it knew: start once with --restored."
             )
             return
         worker = self._registry.workers.get(info.worker_id)
@@ -74,12 +75,26 @@ class WorkerDesk:
             verdicts=verdicts, version=self._version,
         )  # fmt: skip
         ledger.to_worker(peer, ok)
-        if worker.cordoned:
-            ledger.to_worker(peer, m.Drain(on=True))
+        if worker.cordoned:  # a new process is only kept from work; one that was told more may not have heard it
+            ledger.to_worker(peer, m.Drain(True, *(worker.drain_wishes if not renewed else (False, False))))
         for lease in worker.leases.values():
             if lease.job.state is JobState.CANCELLING:
                 self._leases.send_cancel(lease.job)
         ledger.publish_worker(worker.worker_id, Liveness.LIVE, "connected")
+
+    def _seen_before(self, info: m.WorkerInfo) -> str:
+        """What a worker has seen of this store that the store does not know of: then it is an older copy. Empty if there is nothing."""
+        ledger = self._ledger
+        epoch, token = info.highest_epoch, info.highest_token
+        if info.store_id not in (b"", ledger.store_id):
+            return ""
+        if epoch > ledger.epoch:
+            return f"epoch {epoch}, this is {ledger.epoch}"
+        if info.store_id and ledger.former_epoch < epoch < ledger.epoch:
+            return f"epoch {epoch}, and the last one in the database is {ledger.former_epoch}"
+        if info.store_id and token > ledger.last_token and token >> 32 < ledger.epoch:
+            return f"token {token:x}, and the last one in the database is {ledger.last_token:x}"
+        return ""
 
     def _admits(self, worker: Worker, peer: bytes, info: m.WorkerInfo, address: str) -> bool:
         """Whether this HELLO may speak for a worker that is known already."""
@@ -192,7 +207,7 @@ class WorkerDesk:
 
     def _checkpoint(self, peer: bytes, message: m.Checkpoint) -> None:
         job = self._leases.owned(message.job_id, message.token)
-        if job is not None and job.state is not JobState.CANCELLING and self._ledger.missing([message.artifact.digest]):
+        if job is not None and self._ledger.missing([message.artifact.digest]):
             self._ledger.to_worker(peer, m.ResultAck([m.Verdict(message.job_id, message.token, MISSING_ARTIFACT)]))
             return
         ok = job is not None
@@ -220,6 +235,9 @@ class WorkerDesk:
     def _ping(self, worker: Worker, ping: m.WorkerPing) -> None:
         ledger, config = self._ledger, self._ledger.config
         worker.lag, worker.load = ping.lag, ping.load
+        worker.grant(ping.credit)
+        if ping.draining != worker.cordoned and not worker.draining:  # it has not heard the last word on that
+            ledger.to_worker(worker.peer, m.Drain(worker.cordoned, *worker.drain_wishes))
         ledger.to_worker(worker.peer, m.Pong(ping.seq, ledger.epoch), urgent=True)
         tokens = set(ping.tokens)
         doubtful = not tokens <= worker.leases.keys()

@@ -34,6 +34,7 @@ def broker() -> None:
 @click.option("--data-dir", metavar="D", help="Folder of the database and artifacts.")
 @click.option("--insecure", is_flag=True, help="Allow --bind beyond loopback: no encryption, and whoever reaches the ports is trusted.")
 @click.option("--no-fsync", is_flag=True, help="Do not wait for the disk: survives kills, not power cuts.")
+@click.option("--restored", is_flag=True, help="The database is an older copy, put there on purpose: give up what the newer one knew.")
 @_LEVEL
 @_FORMAT
 @_READY

@@ -31,14 +31,35 @@ def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
         setattr(owner, name, old)
 
 
+@contextlib.contextmanager
+def added(owner: Any, name: str, new: Any) -> Iterator[None]:
+    """Put something where there was no attribute of the class for a while."""
+    assert name not in owner.__dict__
+    setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
+@contextlib.contextmanager
+def both(*mutations: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    """Several changes that make one bug."""
+    with contextlib.ExitStack() as stack:
+        for mutation in mutations:
+            stack.enter_context(mutation)
+        yield
+
+
 def acknowledged_before_the_commit() -> contextlib.AbstractContextManager[None]:
-    """SUBMIT_ACK overtakes the commit."""
+    """SUBMIT_ACK overtakes the commit, and a disk that fails is no reason to refuse."""
     original = ledger.Ledger.to_client
 
     def to_client(self: Any, peer: bytes, message: Any, bodies: Any = (), *, urgent: bool = False) -> None:
         original(self, peer, message, bodies, urgent=urgent or isinstance(message, m.SubmitAck))
 
-    return replaced(ledger.Ledger, "to_client", to_client)
+    trouble = property(lambda self: "", lambda self, text: None)
+    return both(replaced(ledger.Ledger, "to_client", to_client), added(Intake, "storage_trouble", trouble))
 
 
 def tokens_that_begin_again() -> contextlib.AbstractContextManager[None]:
@@ -142,14 +163,19 @@ def leases_forgotten_at_restart() -> contextlib.AbstractContextManager[None]:
 
 
 def results_never_forgotten() -> contextlib.AbstractContextManager[None]:
-    """A worker is never told to forget a result that lost its race."""
+    """A worker is never told to forget a result that lost its race, neither in RESULT_ACK nor in HELLO_OK."""
     original = leases.Leases.outcome
+    reconcile = workerdesk.WorkerDesk._reconcile
+
+    def lenient(self: Any, worker: Any, hello: m.WorkerHello, renewed: bool) -> list[m.Verdict]:
+        verdicts = reconcile(self, worker, hello, renewed)
+        return [m.Verdict(v.job_id, v.token, "SEND_RESULT" if v.verdict == "FORGET" else v.verdict) for v in verdicts]
 
     def outcome(self: Any, item: m.ResultItem, body: bytes, worker: Any) -> str:
         verdict = original(self, item, body, worker)
         return leases.MISSING_ARTIFACT if verdict == leases.FORGET else verdict
 
-    return replaced(leases.Leases, "outcome", outcome)
+    return both(replaced(leases.Leases, "outcome", outcome), replaced(workerdesk.WorkerDesk, "_reconcile", lenient))
 
 
 def revisions_that_stand_still() -> contextlib.AbstractContextManager[None]:
@@ -177,7 +203,7 @@ def duplicates_run_twice() -> contextlib.AbstractContextManager[None]:
     original = duties.Duties.dispatch
 
     def dispatch(self: Any, item: m.DispatchItem, body: bytes, now: float) -> bool:
-        self._last_token = 0
+        self.last_token = 0
         return bool(original(self, item, body, now))
 
     return replaced(duties.Duties, "dispatch", dispatch)

@@ -19,7 +19,19 @@ MOST_SEEDS = 150
 def test_no_promise_is_broken(first: int) -> None:
     stories = [run_story(seed) for seed in range(first, first + BATCH)]
     seen = sum((story.seen for story in stories), start=stories[0].seen - stories[0].seen)
-    assert {"drop", "duplicate", "cut", "block", "kill", "crash", "freeze"} <= seen.keys()
+    assert {
+        "drop",
+        "duplicate",
+        "cut",
+        "block one way",
+        "block both ways",
+        "kill",
+        "crash",
+        "freeze",
+        "suspend",
+        "jump",
+        "full",
+    } <= seen.keys()
     outcomes = sum((story.outcomes for story in stories), start=stories[0].outcomes - stories[0].outcomes)
     assert {"done", "failed", "cancelled"} <= outcomes.keys()
 

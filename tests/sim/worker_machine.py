@@ -1,9 +1,8 @@
-"""A worker in the World: the real core, with children that only pass the time their job's body names."""
+"""A worker in the World: the real core, with simulated children, transfers and a disk."""
 
 from __future__ import annotations
 
 import random
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -11,58 +10,92 @@ import msgspec
 from ktrdr_worker import effects as fx
 from ktrdr_worker import pipe
 from ktrdr_worker.core import WorkerConfig, WorkerCore
-from ktrdr_worker.duties import Death
-from ktrdr_worker.lanes import Assignment, Lane
+from ktrdr_worker.duties import Timing
+from ktrdr_worker.lanes import Assignment, Stop
 from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import Outcome
-from ktrdr_zmq.testing import Effect, Frames, Reconnect, Timer, ToServer
+from ktrdr_zmq.testing import Effect, Frames, Quit, Reconnect, Timer, ToServer
+from tests.sim.bulk import Transfers
+from tests.sim.children import Children
 from tests.sim.ledger import Ledger
+from tests.sim.work import Work
 
-SPOOL_AFTER = 1.0
-KINDS = [("long", 1, 1), ("short", 1, 1)]
+__all__ = ["KINDS", "Work", "WorkerMachine"]
 
-
-class Work(msgspec.Struct):
-    """The body of a simulated job: how long it takes, how many attempts crash, whether it listens to SIGTERM, and its result."""
-
-    seconds: float
-    crashes: int
-    stubborn: bool
-    result: bytes
+KINDS = (("long", 1, 1), ("short", 1, 1))
 
 
 class WorkerMachine:
-    """Results that ran longer than a second and the broker's epoch survive it, as they do on a real worker's disk."""
+    """Outcomes of what ran longer than a second and the broker's epoch survive the process, as they do on a real worker's disk.
 
-    def __init__(self, name: str, slots: dict[str, int], rng: random.Random, ledger: Ledger) -> None:
+    Parameters
+    ----------
+    name : str
+        Of the machine; also its host, unless ``host`` says otherwise.
+    worker_id : str
+        What it calls itself; its name by default.
+    probing : float
+        For so many seconds after the start it does not know yet that it can do long jobs.
+    forgetful : bool
+        Its disk is full: no outcome is kept.
+    """
+
+    def __init__(
+        self, name: str, slots: dict[str, int], rng: random.Random, ledger: Ledger, *, worker_id: str = "", host: str = "",
+        kinds: tuple[tuple[str, int, int], ...] = KINDS, probing: float = 0.0, forgetful: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
+        self.worker_id = worker_id or name
+        self.slots = tuple(sorted(slots.items()))
+        self.kinds = kinds
         self.core: WorkerCore = None  # type: ignore[assignment]
-        self.exited = 0
-        self._slots = tuple(sorted(slots.items()))
+        self.exits: list[int] = []
+        self._host = host or name
+        self._probing = probing
+        self._forgetful = forgetful
         self._random = rng
         self._ledger = ledger
         self._disk: dict[int, tuple[m.ResultItem, bytes]] = {}
         self._memory = (b"", 0)
-        self._children: dict[Lane, deque[Assignment]] = {}
-        self._next: list[Lane] = []
 
     def start(self, now: float, wall: int) -> None:
-        info = m.WorkerInfo(
-            worker_id=self.name, instance=self._random.randbytes(8), hello_seq=0, versions=[1], slots=list(self._slots), kinds=list(KINDS),
-            store_id=self._memory[0], highest_epoch=self._memory[1], host=self.name,
-        )  # fmt: skip
-        self._children, self._next = {}, []
+        self._timers: list[Effect] = []
+        self._transfers = Transfers()
+        self._children = Children(self.name, self._random, self._ledger, self._keep)
         recovered = [(msgspec.structs.replace(item), body) for item, body in self._disk.values()]
-        self.core = WorkerCore(WorkerConfig(slots=self._slots), info, self._random.random, now, recovered)
+        info = self._info(whole=not self._probing)
+        info.store_id, info.highest_epoch = self._memory
+        self.core = WorkerCore(WorkerConfig(slots=self.slots, timing=Timing(stop_grace=2.0)), info, self._random.random, now, recovered)
+        if self._probing:
+            self._timers.append(Timer(self._probing, ("probed",)))
+
+    def _info(self, *, whole: bool) -> m.WorkerInfo:
+        known, pending = (self.kinds, []) if whole else (self.kinds[1:], [self.kinds[0][0]])
+        instance = self.core.info.instance if self.core is not None else self._random.randbytes(8)
+        return m.WorkerInfo(
+            worker_id=self.worker_id, instance=instance, hello_seq=0, versions=[1], slots=list(self.slots), kinds=list(known),
+            pending=pending, host=self._host, hostname=self._host,
+        )  # fmt: skip
 
     def stop(self) -> None:
         self.core = None  # type: ignore[assignment]
-        self._children = {}
+
+    def terminate(self, now: float) -> None:
+        """SIGTERM: hand everything back and leave."""
+        self.core.begin_drain(now)
 
     def receive(self, port: str, peer: bytes, frames: Frames, now: float, wall: int) -> None:
+        if port == "bulk":
+            self._transfers.receive(frames, now)
+            return
         message, bodies = codec.decode(frames, codec.TO_WORKER)
         self.core.on_message(message, bodies, now)
+        if isinstance(message, m.HelloOk) and message.session == self.core.session:
+            jobs = self.core.duties.jobs
+            aborted = [verdict.token for verdict in message.verdicts if verdict.verdict == "ABORT"]
+            disobeyed = [token for token in aborted if token in jobs and jobs[token].stop is not Stop.ABORT]
+            self._ledger.problems += [f"{self.name} goes on with token {token:x}, which it was told to abort" for token in disobeyed]
 
     def subscribed(self, topic: bytes, now: float, wall: int) -> None:
         raise NotImplementedError
@@ -76,81 +109,103 @@ class WorkerMachine:
     def next_deadline(self) -> float:
         return self.core.next_deadline()
 
+    def timer(self, payload: Any, now: float, wall: int) -> None:
+        if payload[0] == "bulk":
+            self._transfers.timer(payload[1])
+        elif payload[0] == "probed":
+            self.core.set_info(self._info(whole=True), now)
+        else:
+            self._children.timer(payload, self.core, now)
+
+    # ------------------------------------------------------------ effects
+
     def effects(self, now: float, wall: int) -> list[Effect]:
-        out: list[Effect] = [self._begin(lane) for lane in self._next if self._children.get(lane)]
-        self._next = []
+        out, self._timers = self._timers, []
         for effect in self.core.drain(now):
             if isinstance(effect, fx.Send):
                 out.append(ToServer("workers", codec.encode(effect.message, effect.bodies)))
             elif isinstance(effect, fx.Reconnect):
                 out.append(Reconnect("workers"))
             elif isinstance(effect, fx.StartJob):
-                queue = self._children.setdefault(effect.lane, deque())
-                queue.append(effect.job)
-                if len(queue) == 1:
-                    out.append(self._begin(effect.lane))
+                self._children.start(effect, now)
             elif isinstance(effect, fx.StopJob):
-                out.append(Timer(0.01, ("stop", effect.lane, effect.token, effect.interrupt)))
+                self._note_timeout(effect.token)
+                self._children.stop(effect)
             elif isinstance(effect, fx.KillChild):
-                self._children.pop(effect.lane, None)
-                out.append(Timer(0.02, ("gone", effect.lane, Death("killed", signal=9))))
+                self._children.kill(effect.lane)
             elif isinstance(effect, fx.Discard):
                 self._disk.pop(effect.token, None)
             elif isinstance(effect, fx.Remember):
                 self._memory = (effect.store_id, effect.epoch)
+            elif isinstance(effect, fx.Fetch):
+                self._fetch(effect)
+            elif isinstance(effect, fx.Upload):
+                out += self._upload(effect)
+            elif isinstance(effect, fx.SendLog):
+                ended = effect.token not in self.core.duties.jobs
+                reply = m.LogTail(effect.request, effect.client, effect.job_id, effect.offset, 3, ended)
+                out.append(ToServer("workers", codec.encode(reply, (b"log",))))
             elif isinstance(effect, fx.Exit):
-                self.exited += 1
-        return out
+                self.exits.append(effect.code)
+                return [*out, Quit(effect.code)]
+        return [*out, *self._children.take(), *self._transfers.take()]
 
-    # ------------------------------------------------------------ children
+    def _note_timeout(self, token: int) -> None:
+        job = self.core.duties.jobs.get(token)
+        if job is not None and job.stop is Stop.TIMEOUT:
+            self._ledger.timeouts[job.job_id] += 1
 
-    def _begin(self, lane: Lane) -> Timer:
-        job = self._children[lane][0]
-        self._ledger.begin(job.token)
-        work = msgspec.msgpack.decode(job.body, type=Work)
-        seconds = min(work.seconds, 5.0) if job.attempt <= work.crashes else work.seconds
-        return Timer(seconds, ("end", lane, job.token, job.attempt <= work.crashes, work))
-
-    def timer(self, payload: Any, now: float, wall: int) -> None:
-        what, lane = payload[:2]
-        queue = self._children.get(lane)
-        if what == "gone":
-            self.core.on_gone(lane, payload[2], now)
-        elif queue and what == "end" and queue[0].token == payload[2]:
-            self._end(lane, payload[2], payload[3], payload[4], now)
-        elif queue and what == "stop":
-            self._stop(lane, payload[2], payload[3], now)
-
-    def _end(self, lane: Lane, token: int, crash: bool, work: Work, now: float) -> None:
-        if crash:
-            self._children.pop(lane)
-            self.core.on_gone(lane, Death("crashed", signal=11), now)
+    def _keep(self, job: Assignment, ended: pipe.Ended) -> None:
+        if self._forgetful:
             return
-        self._finish(lane, pipe.Ended(token, Outcome.DONE.value, work.seconds, work.result), now)
+        item = m.ResultItem(
+            job.job_id, job.token, Outcome(ended.outcome), len(ended.body), ended.run_s, list(ended.artifacts), ended.failure, ended.reason
+        )
+        self._ledger.finished.add(job.token)
+        self._disk[job.token] = (item, ended.body)
 
-    def _stop(self, lane: Lane, token: int, interrupt: bool, now: float) -> None:
-        queue = self._children[lane]
-        if queue[0].token == token:
-            work = msgspec.msgpack.decode(queue[0].body, type=Work) if queue[0].body else None
-            if interrupt and work is not None and not work.stubborn:
-                self._finish(lane, pipe.Ended(token, pipe.INTERRUPTED, 0.5), now)
-            return
-        waiting = next((job for job in queue if job.token == token), None)
-        if waiting is not None:
-            queue.remove(waiting)
-            self.core.on_child(pipe.LeftOut(token), now)
+    def _fetch(self, effect: fx.Fetch) -> None:
+        token, core = effect.job.token, self.core
+        left = set(effect.digests)
+        errors: list[str] = []
 
-    def _finish(self, lane: Lane, ended: pipe.Ended, now: float) -> None:
-        job = self._children[lane].popleft()
-        if ended.outcome == Outcome.DONE:
-            ended.body += b" of token %x" % ended.token
-        if ended.outcome == Outcome.DONE and ended.run_s > SPOOL_AFTER:
-            self._ledger.finished.add(ended.token)
-            self._disk[ended.token] = (m.ResultItem(job.job_id, job.token, Outcome.DONE, len(ended.body), ended.run_s), ended.body)
-        self.core.on_child(ended, now)
-        if self._children.get(lane):
-            self._next.append(lane)
+        def done(digest: bytes, error: str, now: float) -> None:
+            left.discard(digest)
+            errors.extend([error] if error else [])
+            if not left:
+                core.on_fetched(token, errors[0] if errors else "", now)
+
+        for digest in effect.digests:
+            self._transfers.get(digest, lambda error, now, digest=digest: done(digest, error, now))
+
+    def _upload(self, effect: fx.Upload) -> list[Effect]:
+        core = self.core
+        left = {artifact.digest for artifact in effect.artifacts}
+
+        def done(digest: bytes) -> None:
+            left.discard(digest)
+            if not left:
+                core.on_uploaded(effect.token, effect.seq)
+
+        if any(artifact.name == "huge" for artifact in effect.artifacts):
+            core.on_uploaded(effect.token, effect.seq, "it is too large")
+            return [Timer(0.0, ("bulk", 0))]  # another turn
+        for digest in sorted(left):
+            self._transfers.put(digest, lambda error, now, digest=digest: done(digest))
+        return [ToServer("workers", codec.encode(m.Have(1, sorted(left))))]
+
+    # ------------------------------------------------------------ invariants
 
     def check(self) -> list[str]:
         queued = [job for queue in self.core.lanes.queues.values() for job in queue if job.spec.kind == "long"]
         return self.core.check() + [f"{self.name} was sent a long job for which it has no slot" for _ in queued]
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing runs here, and the broker has acknowledged everything."""
+        return self.core is not None and not self.core.duties.jobs and not self.core.outbox.finished
+
+    @property
+    def tokens(self) -> set[int]:
+        """What is in its hands, unacknowledged outcomes included."""
+        return {*self.core.duties.jobs, *self.core.outbox.finished} if self.core is not None else set()

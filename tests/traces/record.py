@@ -19,12 +19,12 @@ from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import JobSpec
 from ktrdr_zmq.testing import Effect, Frames, Publication, ToPeer, World
 from tests.sim.broker_machine import TABLES, BrokerMachine
-from tests.sim.client_machine import LANE, ClientMachine, Planned
+from tests.sim.client_machine import ClientMachine, Planned, numbered
 from tests.sim.ledger import Ledger
+from tests.sim.trace import QUIET, brief
 from tests.sim.worker_machine import Work, WorkerMachine
 
 FOLDER = Path(__file__).parent
-QUIET = (m.WorkerPing, m.Pong, m.ClientPing, m.ClientPong, m.ProgressEvent, m.Progress)
 CONFIG = BrokerConfig(reclaim_max=30.0)
 TO_PEER = {"workers": codec.TO_WORKER, "clients": codec.TO_CLIENT}
 
@@ -62,35 +62,11 @@ class Spy(BrokerMachine):
             self._say(f"{now:9.3f}  {way:<22} {type(message).__name__}{brief(message)}")
 
 
-def brief(message: Any) -> str:
-    """The fields of a message that tell the story."""
-    words = [f"{name}={text}" for name in message.__struct_fields__ if name not in DULL and (text := told(getattr(message, name)))]
-    return f"({', '.join(words)})" if words else ""
-
-
-DULL = {"at", "epoch", "kind", "max_inline_result", "max_message", "session", "size", "text", "versions"}
-SHOWN = {"job_id", "token", "attempt", "tag", "state", "reason", "outcome", "rev", "code", "verdict", "worker_id"}
-
-
-def told(value: Any) -> str:
-    """A field in short; empty for what tells nothing."""
-    if isinstance(value, bytes):
-        return str(int.from_bytes(value[:10], "big")) if len(value) == 16 and value.endswith(LANE) else ""
-    if isinstance(value, msgspec.Struct):
-        inner = [f"{name}={text}" for name in value.__struct_fields__ if name in SHOWN and (text := told(getattr(value, name)))]
-        return f"[{' '.join(inner)}]" if inner else ""
-    if isinstance(value, list | tuple):
-        return " ".join(filter(None, map(told, value)))
-    if isinstance(value, dict | float) or value is None or value == 0:
-        return ""
-    return str(value)
-
-
 def plan(*seconds: float, cancel: float = -1.0) -> list[Planned]:
     """Jobs that take so long, submitted a tenth of a second after each other."""
     spec = JobSpec("long", queue=True, reclaim_after=2.0)
     return [
-        Planned(0.1 * n, n.to_bytes(10, "big") + LANE, spec, msgspec.msgpack.encode(Work(s, 0, False, b"r")), cancel)
+        Planned(0.1 * n, numbered(n), spec, msgspec.msgpack.encode(Work(s, 0, False, b"r")), cancel)
         for n, s in enumerate(seconds, 1)
     ]  # fmt: skip
 
@@ -132,14 +108,14 @@ def played(scene: Callable[[World], Iterator[list[Planned]]]) -> str:
     """A scene as text."""
     lines: list[str] = []
     spy = Spy(lines.append)
-    ledger = Ledger(spy.store)
+    ledger = Ledger(spy.audit)
     world = World(1, spy, trace=lambda line: lines.append(line.rstrip()))
     story = scene(world)
     jobs = next(story)
     ledger.expected.update({job.job_id: b"r" for job in jobs})
     for name in ("one", "two"):
-        world.add(WorkerMachine(name, {"cpu": 1}, random.Random(name), ledger), ["workers"])
-    world.add(ClientMachine(jobs, random.Random("client"), ledger), ["clients", "events"])
+        world.add(WorkerMachine(name, {"cpu": 1}, random.Random(name), ledger), ["workers", "bulk"])
+    world.add(ClientMachine(jobs, random.Random("client"), ledger), ["clients", "events", "bulk"])
     for _ in story:
         raise AssertionError("a scene yields its jobs once")
     return f"{scene.__name__.replace('_', ' ')}: {str(scene.__doc__).strip()}\n\n" + "\n".join(lines) + "\n"

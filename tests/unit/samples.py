@@ -32,6 +32,7 @@ WORKER_INFO = m.WorkerInfo(
     kinds=[("training", 1, 1), ("backtesting", 1, 2)], highest_epoch=EPOCH, store_id=STORE, host="machine-id", hostname="lab",
     pid=4711, devices=[m.Device(0, "GPU-0", "RTX 4090", 24 << 30, "CUDA")], simulated_gpu=True, software={"python": "3.11"},
     numeric="avx2", cpus=16, memory=64 << 30, draining=True,
+    highest_token=TOKEN,
 )  # fmt: skip
 CLIENT_INFO = m.ClientInfo([1], "ada@lab", "lab", 4711, {"python": "3.11"}, EPOCH)
 VIEW = m.JobView(
@@ -66,7 +67,7 @@ FULL: list[tuple[m.Message, list[bytes]]] = [
         ),
         [b"abc", b""],
     ),
-    (m.WorkerPing(SESSION, 4, [TOKEN], 0.001, 0.5, "41 C"), []),
+    (m.WorkerPing(SESSION, 4, [TOKEN], 0.001, 0.5, "41 C", [("cpu", 8)], True), []),
     (m.Drained(SESSION), []),
     (m.WorkerBye(SESSION, 30.0), []),
     (m.LogTail(3, b"\x00abcd", JOB, 10, 5, True), [b"hello"]),

@@ -110,6 +110,7 @@ class WorkerCore:
         self._over = False
         for item, body in recovered:
             self.outbox.finish(item, body)
+            self.duties.last_token = max(self.duties.last_token, item.token)
 
     # ------------------------------------------------------------ what the broker says
 
@@ -145,6 +146,8 @@ class WorkerCore:
             self.duties.stop(item.token, Stop.CANCEL, item.grace, now)
         elif item.token not in self.outbox.finished:
             self.duties.cancel_unknown(item)
+            if self.link is Link.LIVE:
+                self._hello(now)  # if its DISPATCH was lost, the two sides have counted differently what was sent: begin anew
 
     def _hello_ok(self, ok: m.HelloOk, now: float) -> None:
         self._greetings -= 1
@@ -152,7 +155,7 @@ class WorkerCore:
             return  # the answer to an earlier HELLO on this socket; the one to the latest will come
         if self.info.store_id not in (b"", ok.store_id):
             self._effects.append(Note("warning", "The broker at this address is another one than before: it has another store."))
-            self.duties.forget_tokens()
+            self.duties.last_token = 0  # that one has a count of its own
         if (ok.store_id, ok.epoch) != (self.info.store_id, self.info.highest_epoch):
             self._effects.append(Remember(ok.store_id, ok.epoch))
         self.info.store_id, self.info.highest_epoch = ok.store_id, ok.epoch
@@ -259,7 +262,9 @@ class WorkerCore:
         """Greet on the socket there is."""
         self.link, self.session = Link.GREETING, 0
         self.duties.forget_queued()
+        self.outbox.greet()
         self.info.hello_seq += 1
+        self.info.highest_token = self.duties.last_token
         self._greetings += 1
         self._greeted_at = now
         finished = [m.JobRef(entry.item.job_id, entry.item.token) for entry in self.outbox.finished.values()]
@@ -309,7 +314,8 @@ class WorkerCore:
         tokens = [
             job.token for job in self.duties.jobs.values() if job.accepted and now - job.accepted > after and job.stop is not Stop.ABORT
         ]
-        self._effects.append(Send(m.WorkerPing(self.session, self._ping_seq, tokens, *self.health)))
+        credit, draining = list(self._granted.items()), self._drain is not None
+        self._effects.append(Send(m.WorkerPing(self.session, self._ping_seq, tokens, *self.health, credit, draining)))
 
     def next_deadline(self) -> float:
         """When `on_tick` is due at the latest."""

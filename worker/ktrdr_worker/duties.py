@@ -64,7 +64,7 @@ class _Ending:
 class Duties:
     """All assignments of this worker.
 
-    ``effects`` gathers what is to be done; the core swaps it out.
+    ``effects`` gathers what is to be done; the core swaps it out. ``last_token`` is the highest that was seen: tokens of a store only grow.
     """
 
     def __init__(self, lanes: Lanes, outbox: Outbox, kinds: dict[str, tuple[int, int]], timing: Timing) -> None:
@@ -76,7 +76,7 @@ class Duties:
         self.refusal = ""
         self._outbox = outbox
         self._timing = timing
-        self._last_token = 0
+        self.last_token = 0
         self._specs: dict[bytes, JobSpec] = {}
         self._stopping: dict[int, Assignment] = {}
         self._ending: dict[int, _Ending] = {}
@@ -86,9 +86,9 @@ class Duties:
 
     def dispatch(self, item: m.DispatchItem, body: bytes, now: float) -> bool:
         """Take a job in, or turn it down; False for one that was seen before."""
-        if item.token <= self._last_token:  # tokens grow: this is a duplicate
+        if item.token <= self.last_token:  # tokens grow: this is a duplicate
             return False
-        self._last_token = item.token
+        self.last_token = item.token
         spec = self._spec(item.spec)
         why = self._misfit(item, spec)
         if why or spec is None:
@@ -99,10 +99,6 @@ class Duties:
         self.lanes.queues[item.tag].append(job)
         self._touched.add(item.tag)
         return True
-
-    def forget_tokens(self) -> None:
-        """Another broker, with a count of its own."""
-        self._last_token = 0
 
     def _spec(self, octets: bytes) -> JobSpec | None:
         spec = self._specs.get(octets)
@@ -370,7 +366,7 @@ class Duties:
 
     def cancel_unknown(self, item: m.CancelItem) -> None:
         """A CANCEL names a token that is not here: nothing of it runs here, and nothing will."""
-        self._last_token = max(self._last_token, item.token)
+        self.last_token = max(self.last_token, item.token)
         self._outbox.finish(m.ResultItem(item.job_id, item.token, Outcome.CANCELLED), b"")
 
     def stop_waiting(self, code: str, now: float) -> None:

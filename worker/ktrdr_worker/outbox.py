@@ -75,10 +75,13 @@ class Outbox:
         """The broker has recorded the result, or does not want it."""
         return self.finished.pop(token, None)
 
-    def renew(self) -> None:
-        """A new session has begun: what was said in the former one is settled by HELLO, except results."""
+    def greet(self) -> None:
+        """HELLO is being said, and settles what has begun and what was turned down so far."""
         self._accepts.clear()
         self._rejects.clear()
+
+    def renew(self) -> None:
+        """A new session has begun: every result is said again."""
         self._fresh = list(self.finished.values())
         for entry in self._fresh:
             entry.tries = 0

@@ -221,6 +221,22 @@ def test_resume_goes_on_from_the_last_checkpoint(house: House, client: Client) -
     assert worker.items[b"n" * 16].checkpoint.digest == digest
 
 
+def test_the_checkpoint_that_a_job_goes_on_from_is_kept_for_it(house: House, client: Client) -> None:
+    worker = house.worker()
+    job = client.submit("training", b"body")
+    digest = house.store_artifact(b"the state")
+    worker.checkpoint(job, 7, b"the state")
+    worker.finish(job, Outcome.FAILED)
+    users = house.broker.ledger.users
+    client.ask(m.Retry(2, job.hex(), b"n" * 16, True))
+    assert users[digest] == 2
+    worker.finish(b"n" * 16, Outcome.FAILED)
+    assert users[digest] == 2, "both rows name it"
+    client.admin("rm", refs=[job.hex()])
+    assert users[digest] == 1
+    assert house.store.load(house.wall).artifact_users[digest] == 1
+
+
 def test_without_a_checkpoint_there_is_nothing_to_resume(house: House, client: Client) -> None:
     worker = house.worker()
     for outcome, why in ((Outcome.FAILED, "no checkpoint"), (Outcome.DONE, "it is done")):
@@ -305,6 +321,31 @@ def test_drain_passes_its_wishes_on(house: House, client: Client) -> None:
     worker = house.worker()
     client.admin("drain", worker_id="cpu-1", stop=True, leave=True)
     assert worker.last(m.Drain) == m.Drain(True, True, True)
+
+
+def test_a_drain_that_was_not_heard_is_said_again_with_its_wishes(house: House, client: Client) -> None:
+    worker = house.worker()
+    client.admin("drain", worker_id="cpu-1", stop=True, leave=True)
+    worker.reconnect()
+    assert worker.last(m.Drain) == m.Drain(True, True, True)
+    worker.reborn()
+    assert worker.last(m.Drain) == m.Drain(True), "it has left, and is started again: it gets no work, and that is all"
+
+
+def test_a_word_about_draining_that_was_lost_is_said_again(house: House, client: Client) -> None:
+    worker = house.worker()
+
+    def pinged(draining: bool) -> int:
+        before = worker.count(m.Drain)
+        worker.say(m.WorkerPing(worker.session, 1, draining=draining))
+        return worker.count(m.Drain) - before
+
+    assert pinged(False) == 0
+    client.admin("drain", worker_id="cpu-1")
+    assert (pinged(False), worker.last(m.Drain).on) == (1, True)
+    assert pinged(True) == 0
+    client.admin("undrain", worker_id="cpu-1")
+    assert (pinged(True), worker.last(m.Drain).on) == (1, False)
 
 
 @pytest.mark.parametrize("priority", [1001, "high", None, 1.5])

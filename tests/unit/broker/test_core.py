@@ -261,6 +261,20 @@ def test_an_artifact_stored_again_while_its_deletion_waits(house: House) -> None
     assert house.bulk[-1] == ArtifactStored(digest)
 
 
+def test_nothing_is_deleted_while_the_disk_takes_no_writes() -> None:
+    """The row of an upload that waits for its commit would be given up, and the upload acknowledged all the same."""
+    house = House(artifact_grace=10.0)
+    house.store.failures = 30
+    digest = digest_of(b"data")
+    house.broker.on_artifact_stored(digest, 4, house.now, house.wall)
+    house.turn()
+    house.tick(25.0)
+    house.store.failures = 0
+    house.tick(0.0)
+    assert house.bulk[0] == ArtifactStored(digest)
+    assert digest in house.store.artifacts
+
+
 # ---------------------------------------------------------------- artifacts
 
 

@@ -114,6 +114,49 @@ def test_a_database_older_than_the_cluster_stops_the_broker() -> None:
     assert house.broker.fatal.startswith(f"The database is older than the cluster: worker cpu-2 has seen epoch {epoch + 1}")
 
 
+def test_an_older_copy_is_known_by_a_start_that_it_lacks() -> None:
+    house = House()
+    copy = house.store.copy()
+    house.restart(50.0)
+    epoch = house.broker.ledger.epoch
+    assert isinstance(Peer(house, "cpu-1", highest_epoch=epoch, store_id=house.store.store_id).hello(), m.HelloOk)
+    older = House(copy)
+    older.restart(100.0)
+    assert Peer(older, "cpu-1", highest_epoch=epoch, store_id=copy.store_id).hello() is None
+    assert f"has seen epoch {epoch}, and the last one in the database is {older.broker.ledger.former_epoch}" in older.broker.fatal
+
+
+def test_an_older_copy_of_the_same_start_is_known_by_a_token_that_it_lacks() -> None:
+    house = House()
+    worker, client = house.worker(), house.client()
+    client.submit()
+    worker.finish(worker.jobs[0])
+    copy = house.store.copy()
+    client.submit()
+    token = worker.items[worker.jobs[1]].token
+    older = House(copy)
+    older.restart(100.0)
+    seen = {"store_id": copy.store_id, "highest_epoch": token >> 32}
+    assert isinstance(Peer(older, "cpu-2", highest_token=copy.token, **seen).hello(), m.HelloOk)
+    assert older.broker.fatal == ""
+    assert Peer(older, "cpu-1", highest_token=token, **seen).hello() is None
+    assert f"cpu-1 has seen token {token:x}" in older.broker.fatal
+    assert "--restored" in older.broker.fatal
+
+
+def test_a_restored_copy_that_is_meant_is_another_store() -> None:
+    house = House()
+    worker, client = house.worker(), house.client()
+    copy = house.store.copy()
+    client.submit()
+    seen = {"store_id": copy.store_id, "highest_epoch": house.broker.ledger.epoch, "highest_token": worker.items[worker.jobs[0]].token}
+    copy.renew()
+    older = House(copy)
+    older.restart(100.0)
+    assert isinstance(Peer(older, "cpu-1", **seen).hello(), m.HelloOk)
+    assert older.broker.fatal == ""
+
+
 def test_the_epoch_of_another_cluster_means_nothing() -> None:
     house = House()
     other = Peer(house, "cpu-1", highest_epoch=house.broker.ledger.epoch + 1, store_id=b"another")

@@ -285,6 +285,13 @@ def test_a_commit_waits_for_the_disk_unless_told_not_to(tmp_path: Path, fsync: b
     store.close()
 
 
+def test_the_highest_token_of_a_database_of_an_earlier_release(disk: Disk) -> None:
+    row = full_job(1)
+    disk.loaded(row)
+    disk.raw().execute("DELETE FROM meta WHERE key = 'token'")
+    assert disk.store().load(WALL).last_token == row.token
+
+
 # ---------------------------------------------------------------- what is remembered, and for how long
 
 

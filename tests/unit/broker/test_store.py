@@ -111,6 +111,26 @@ def test_the_epoch_grows_even_if_the_clock_does_not(reopen: Opener) -> None:
     assert epochs == [WALL // 10**6, WALL // 10**6 + 1, WALL // 10**6 + 2, WALL // 10**6 + 10]
 
 
+def test_what_peers_may_have_seen_of_a_store_is_known(reopen: Opener) -> None:
+    store = reopen()
+    first = store.load(WALL)
+    assert (first.former_epoch, first.last_token) == (0, 0)
+    row = full_job(1)
+    store.commit(Saves(jobs={row.job_id: row}))
+    second = reopen().load(WALL)
+    assert (second.former_epoch, second.last_token) == (first.epoch, row.token)
+    store = reopen()
+    store.load(WALL)
+    store.commit(Saves(removed=[row.job_id]))
+    assert reopen().load(WALL).last_token == row.token, "also when the job is removed"
+
+
+def test_a_store_can_become_another(reopen: Opener) -> None:
+    before = reopen().load(WALL).store_id
+    reopen().renew()
+    assert reopen().load(WALL).store_id != before
+
+
 def test_the_identity_of_the_store_stays(reopen: Opener) -> None:
     assert reopen().load(WALL).store_id == reopen().load(WALL).store_id
 

@@ -276,6 +276,25 @@ def test_a_checkpoint_that_is_not_stored_must_be_uploaded_first(house: House) ->
     assert house.store.jobs[job].checkpoint is None
 
 
+def test_the_checkpoint_of_a_job_that_is_being_cancelled_must_be_stored_too(house: House) -> None:
+    """Somebody may resume it."""
+    worker, client = house.worker(), house.client()
+    job = client.submit("training")
+    worker.accept(job)
+    client.cancel(job)
+    worker.checkpoint(job, 1, b"not there")
+    assert worker.acks() == ["MISSING_ARTIFACT"]
+    assert house.store.jobs[job].checkpoint is None
+
+
+def test_credit_in_a_ping_makes_good_for_a_grant_that_was_lost(house: House) -> None:
+    worker, client = house.worker(grant=False), house.client()
+    job = client.submit()
+    assert worker.jobs == []
+    worker.say(m.WorkerPing(worker.session, 1, credit=[("cpu", 1)]))
+    assert worker.jobs == [job]
+
+
 def test_a_zombie_cannot_overwrite_its_successors_checkpoint(house: House) -> None:
     first, client = house.worker("cpu-1"), house.client()
     job = client.submit("training")

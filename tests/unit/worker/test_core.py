@@ -347,9 +347,45 @@ def test_cancel_of_a_waiting_job_needs_no_process() -> None:
 
 
 def test_cancel_of_a_job_that_never_came_says_that_nothing_runs() -> None:
-    desk = Desk().say(cancel(9))
+    desk = Desk().say(cancel(9)).welcome((9, "SEND_RESULT"))
     assert desk.results() == [(9, "cancelled")]
     assert desk.dispatch(9).started() == [], "and it will not run when it comes after all"
+
+
+def test_cancel_of_a_job_that_never_came_begins_a_new_session() -> None:
+    """Its DISPATCH was lost: the broker counts a slot as taken that is free. A new session counts from nothing."""
+    desk = Desk()
+    desk.heard(m.WorkerHello)
+    (hello,) = desk.say(cancel(9)).heard(m.WorkerHello)
+    assert [ref.token for ref in hello.finished] == [9]
+
+
+def test_a_ping_repeats_the_credit() -> None:
+    desk = Desk("cpu=2,gpu=1")
+    desk.dispatch(1, tag="gpu").tick(2.5)
+    assert desk.heard(m.WorkerPing)[-1].credit == [("cpu", 2), ("gpu", 1)]
+
+
+def test_a_ping_says_whether_it_is_drained() -> None:
+    desk = Desk().say(m.Drain(True)).tick(2.5)
+    assert desk.heard(m.WorkerPing)[-1].draining
+    desk.say(m.Drain(False)).say(m.Pong(1, 7)).tick(2.5)
+    assert not desk.heard(m.WorkerPing)[-1].draining
+
+
+def test_a_hello_says_the_highest_token_that_was_seen() -> None:
+    desk = Desk().dispatch(5).end(5).ack(5)
+    desk.say(m.Nack("HELLO_REQUIRED"))
+    assert desk.heard(m.WorkerHello)[-1].info.highest_token == 5
+    recovered = Desk(live=False, recovered=[(m.ResultItem(job_id(8), 8, Outcome.DONE), b"")]).tick()
+    assert recovered.heard(m.WorkerHello)[-1].info.highest_token == 8
+
+
+def test_what_is_turned_down_between_hello_and_its_answer_is_said_afterwards() -> None:
+    """HELLO has named the job, and the verdict is that it goes on: only REJECT says that it does not."""
+    desk = Desk().dispatch(1, inputs=(("data", b"d" * 32),)).say(m.Nack("HELLO_REQUIRED"))
+    desk.core.on_fetched(1, "no such artifact", desk.now)
+    assert desk.welcome((1, "CONTINUE")).rejects() == [(1, "INPUT_UNAVAILABLE")]
 
 
 def test_a_run_timeout_is_enforced_here() -> None:
