@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.jobs.inputs import Market, Request, data_used, input_of, markets, window
+from ktrdr_worker.jobs.inputs import Market, Request, data_used, input_of, markets, steps, window
 from ktrdr_worker.trading import bundle, learning
 from ktrdr_worker.trading.backtest import END_OF_DATA, Rules, simulate
 from ktrdr_worker.trading.bars import DataError, cut, moment, periods_per_year, stamp
@@ -47,10 +46,10 @@ class Backtesting:
         strategy, seen = model.strategy, model.description.seen
         if request.timeframe != strategy.base:
             raise JobError(f"The model decides on bars of {strategy.base}, not of {request.timeframe}.")
-        context.progress(0.05, stage="bars")
-        market = markets(context, request, [request.symbol], strategy.timeframes, strategy.base)[0]
+        tick = steps(context, 0.05, 0.25, "bars")
+        market = markets(context, request, [request.symbol], strategy.timeframes, strategy.base, tick)[0]
         bars = market.frames.bars
-        tick = steps(context, 0.3, 0.6, "inference", f"{len(bars.opens):,} bars")
+        tick = steps(context, 0.25, 0.6, "inference", f"{len(bars.opens):,} bars")
         probabilities, warmup = predict(model, market.frames, context.device, tick)
         known = bare(request.symbol) in map(bare, seen.data) or market.digest in seen.data.values()
         first, last = _window(market, request, seen, warmup, known=known)
@@ -89,16 +88,6 @@ class Backtesting:
             + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year),
             digest="",
         ).sealed().to_dict()  # fmt: skip
-
-
-def steps(context: JobContext, begin: float, end: float, stage: str, text: str = "") -> Callable[[float], None]:
-    """What long steps call between their pieces: it tells how far the job is, and stops it when it is cancelled."""
-
-    def tick(share: float) -> None:
-        context.check_cancelled()
-        context.progress(begin + (end - begin) * share, stage=stage, text=text)
-
-    return tick
 
 
 def _elsewhere(overlap: int, seen: bundle.Seen) -> list[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.jobs.backtesting import rules_of, steps
-from ktrdr_worker.jobs.inputs import Market, Request, data_used, input_of, markets
+from ktrdr_worker.jobs.backtesting import rules_of
+from ktrdr_worker.jobs.inputs import Market, Request, data_used, input_of, markets, steps
 from ktrdr_worker.trading import bundle, history, learning
 from ktrdr_worker.trading import lookahead as ahead
 from ktrdr_worker.trading.bars import stamp

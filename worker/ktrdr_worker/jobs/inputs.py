@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -93,6 +93,16 @@ def input_of(context: JobContext, name: str) -> Path:
         raise JobError(f"The job was submitted without the input {name!r}.") from None
 
 
+def steps(context: JobContext, begin: float, end: float, stage: str, text: str = "") -> Callable[[float], None]:
+    """What long steps call between their pieces: it tells how far the job is, and stops it when it is cancelled."""
+
+    def tick(share: float) -> None:
+        context.check_cancelled()
+        context.progress(begin + (end - begin) * share, stage=stage, text=text)
+
+    return tick
+
+
 class Market(NamedTuple):
     """The bars of one symbol: those of its file, and those of all timeframes made of them; and what was noticed on the way."""
 
@@ -105,8 +115,13 @@ class Market(NamedTuple):
     warnings: list[str]
 
 
-def markets(context: JobContext, request: Request, symbols: Sequence[str], timeframes: Sequence[str], base: str) -> list[Market]:
+def markets(
+    context: JobContext, request: Request, symbols: Sequence[str], timeframes: Sequence[str], base: str,
+    tick: Callable[[float], None] | None = None,
+) -> list[Market]:  # fmt: skip
     """Read the files of a job, and make the bars of all timeframes.
+
+    ``tick`` gets the share that is done, 0 to 1, again and again; without it a job that is cancelled stops all the same.
 
     Raises
     ------
@@ -120,7 +135,14 @@ def markets(context: JobContext, request: Request, symbols: Sequence[str], timef
     found = []
     for index, (symbol, source) in enumerate(zip(symbols, request.data, strict=True)):
         name = f"data.{symbol}" if index else "data"
-        loaded = load(input_of(context, name), source.filename, symbol, source.timeframe, source.timeframe)
+        path, begin = input_of(context, name), index / len(symbols)
+
+        def share(part: float, begin: float = begin) -> None:
+            context.check_cancelled()
+            if tick is not None:
+                tick(begin + part / len(symbols))
+
+        loaded = load(path, source.filename, symbol, source.timeframe, source.timeframe, share)
         warnings = list(loaded.warnings)
         frames = frames_of(loaded.bars, timeframes, base, warnings, source.filename)
         said = [f"{symbol}: {text}" for text in warnings] if len(symbols) > 1 else warnings

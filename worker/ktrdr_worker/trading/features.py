@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -40,10 +40,11 @@ class Scaling(NamedTuple):
     divisor: float
 
 
-def build(strategy: Strategy, frames: Frames) -> Features:
+def build(strategy: Strategy, frames: Frames, tick: Callable[[float], None] = lambda _share: None) -> Features:
     """Compute all features. Row t depends on bars that are complete at the close of base bar t, and on nothing after it.
 
-    Each is computed on its own timeframe's bars, and holds from the close of one of them to that of the next.
+    Each is computed on its own timeframe's bars, and holds from the close of one of them to that of the next. ``tick`` gets the share that
+    is done, 0 to 1, after each, and may raise to stop.
 
     Raises
     ------
@@ -51,6 +52,7 @@ def build(strategy: Strategy, frames: Frames) -> Features:
         When there are too few bars, or an indicator has no value somewhere.
     """
     matrix = np.empty((len(frames.bars.opens), len(strategy.features)))
+    made = 0
     warmup = strategy.data.history_required
     for timeframe in dict.fromkeys(feature.timeframe for feature in strategy.features):
         rows, needed = known(frames, timeframe), strategy.warmup(timeframe)
@@ -63,6 +65,8 @@ def build(strategy: Strategy, frames: Frames) -> Features:
         warmup = max(warmup, int(np.searchsorted(rows, needed)))
         for column, values in _columns(strategy, timeframe, bars):
             matrix[:, column] = values[rows]
+            made += 1
+            tick(made / len(strategy.features))
     if len(frames.bars.opens) <= warmup:
         raise DataError(
             f"The strategy {strategy.name} needs more than {warmup} bars of {frames.base} before the first one it can use; "

@@ -24,7 +24,7 @@ def predict(model: Trained, frames: Frames, device: str = "cpu", tick: Callable[
     frames : Frames
     device : str
     tick : callable, optional
-        Gets the share that is done, 0 to 1, before each chunk of bars, and may raise to stop.
+        Gets the share that is done, 0 to 1, after each feature and before each chunk of bars, and may raise to stop.
 
     Returns
     -------
@@ -33,14 +33,14 @@ def predict(model: Trained, frames: Frames, device: str = "cpu", tick: Callable[
     warmup : int
         How many those are: the indicators' warm-up, and what the first window of the network reads before its last bar.
     """
-    features = build(model.strategy, frames)
+    features = build(model.strategy, frames, lambda share: tick(share / 2))
     window = model.strategy.model.window
     matrix = torch.from_numpy(scale(features.values[features.warmup :], model.scalings)).to(device)
     if len(matrix) < window:
         raise DataError(f"The model reads {window} bars at a time; only {len(matrix)} have features.")
     positions = torch.arange(window - 1, len(matrix), device=device)
     warmup = features.warmup + window - 1
-    said = networks.predict(model.network.to(device), matrix, positions, window, tick).numpy()
+    said = networks.predict(model.network.to(device), matrix, positions, window, lambda share: tick((1 + share) / 2)).numpy()
     if not np.isfinite(said).all():
         raise DataError("The model gives outputs that are no numbers on these bars.")
     return np.concatenate((np.full((warmup, *said.shape[1:]), np.nan), said)), warmup

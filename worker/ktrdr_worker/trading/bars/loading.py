@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ class Loaded(NamedTuple):
     report: GapReport
 
 
-def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: str) -> Loaded:
+def load(
+    path: Path, name: str, symbol: str, source_timeframe: str, timeframe: str, tick: Callable[[float], None] = lambda _share: None
+) -> Loaded:
     """Read a file, and make bars of the wanted timeframe.
 
     Parameters
@@ -36,6 +39,8 @@ def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: s
     symbol : str
     source_timeframe, timeframe : str
         Of the file, and wanted.
+    tick : callable, optional
+        Gets the share that is done, 0 to 1, again and again, and may raise to stop.
 
     Raises
     ------
@@ -44,7 +49,8 @@ def load(path: Path, name: str, symbol: str, source_timeframe: str, timeframe: s
     """
     if not can_derive(parse_timeframe(source_timeframe), parse_timeframe(timeframe)):
         raise DataError(f"Bars of {timeframe} cannot be made from bars of {source_timeframe} ({name}).")
-    reading = read(path, name, source_timeframe)
+    reading = read(path, name, source_timeframe, tick=lambda share: tick(0.8 * share))
+    tick(0.8)
     refuse([*reading.problems, *check(reading.columns, source_timeframe)], name)
     source = to_bars(reading.columns, symbol, source_timeframe)
     kind = classify(symbol)

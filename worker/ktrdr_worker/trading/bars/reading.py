@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +30,9 @@ class Reading(NamedTuple):
     converted: int
 
 
-def read(path: Path, name: str, timeframe: str, form: BarFormat = CANONICAL) -> Reading:
+def read(
+    path: Path, name: str, timeframe: str, form: BarFormat = CANONICAL, tick: Callable[[float], None] = lambda _share: None
+) -> Reading:
     """Read a file of bars, CSV or Parquet.
 
     Parameters
@@ -42,6 +44,8 @@ def read(path: Path, name: str, timeframe: str, form: BarFormat = CANONICAL) -> 
         Of its bars.
     form : BarFormat
         How it is written.
+    tick : callable, optional
+        Gets the share that is read, 0 to 1, again and again, and may raise to stop.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def read(path: Path, name: str, timeframe: str, form: BarFormat = CANONICAL) -> 
     if form == CANONICAL:
         head = list(read_texts(path, name, form, nrows=2).columns)
         fields = _fields(head, form, name)
-        fast = read_fast(path, {field: head.index(column) for field, (column,) in fields.items()})
+        fast = read_fast(path, {field: head.index(column) for field, (column,) in fields.items()}, tick)
         if fast is not None:
             return _put_together(fast, [], _ignored(head, fields), _rows(len(fast["time"]), first_row), timeframe, form)
     table = read_texts(path, name, form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ MAGIC: Final = (
 )
 EXACT: Final[dict[str, Any]] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
 """How pandas reads a number as Python does, to the last bit: the same bars everywhere."""
+PIECE: Final = 200_000
+"""Rows that are read at a time: some tenths of a second."""
 NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 
@@ -67,20 +70,29 @@ def read_texts(path: Path, name: str, form: BarFormat, **options: Any) -> pd.Dat
     return table.iloc[1:].reset_index(drop=True)
 
 
-def read_fast(path: Path, places: dict[str, int]) -> dict[str, Any] | None:
+def read_fast(path: Path, places: dict[str, int], tick: Callable[[float], None]) -> dict[str, Any] | None:
     """Columns of a canonical file, numbers as numbers; None where anything is unusual, so that the slow way has to say what.
 
     Parameters
     ----------
     places : dict of str to int
         Which column each field is, from 0.
+    tick : callable
+        Gets the share that is read, about, before each piece, and may raise to stop.
     """
     types = {place: str if field == "time" else np.float64 for field, place in places.items()}
     try:
-        table = pd.read_csv(
-            path, header=None, skiprows=1, dtype=types, keep_default_na=False, skip_blank_lines=False, low_memory=False,
-            encoding="utf-8-sig", encoding_errors="strict", **EXACT,
-        )  # fmt: skip
+        pieces: list[pd.DataFrame] = []
+        with path.open("rb") as file, pd.read_csv(
+            file, header=None, skiprows=1, dtype=types, keep_default_na=False, skip_blank_lines=False, low_memory=False,
+            encoding="utf-8-sig", encoding_errors="strict", chunksize=PIECE, **EXACT,
+        ) as reader:  # fmt: skip
+            size = path.stat().st_size
+            tick(0.0)
+            for piece in reader:
+                pieces.append(piece)
+                tick(file.tell() / size)
+        table = pd.concat(pieces, ignore_index=True)
         found = {field: table[place] for field, place in places.items()}
     except (ValueError, KeyError, pd.errors.ParserError, pd.errors.EmptyDataError):
         return None
