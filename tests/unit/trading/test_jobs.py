@@ -21,7 +21,7 @@ from ktrdr_worker.handler import JobError, JobInterrupted
 from ktrdr_worker.jobs.backtesting import handler as backtesting
 from ktrdr_worker.jobs.training import handler as training
 from ktrdr_worker.trading import bundle, tables
-from ktrdr_worker.trading.bars import MINUTE, DataError, cut, load, moment, stamp, text
+from ktrdr_worker.trading.bars import MINUTE, DataError, cut, load, moment, reading, stamp, text
 from ktrdr_worker.trading.decisions import decide, separate
 from ktrdr_worker.trading.features import build, scale
 from ktrdr_worker.trading.inference import predict
@@ -397,6 +397,7 @@ def test_long_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monke
     whole = load(SAMPLE.path, "x", "EURUSD", "1h", "1h")  # type: ignore[union-attr]
     shares: list[float] = []
     monkeypatch.setattr(text, "PIECE", 500)
+    monkeypatch.setattr(reading, "PIECE", 500)
     pieces = load(SAMPLE.path, "x", "EURUSD", "1h", "1h", shares.append)  # type: ignore[union-attr]
     for one, other in zip(whole.bars, pieces.bars, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -404,10 +405,13 @@ def test_long_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monke
     assert shares == sorted(shares)
     assert 0 <= shares[0] < shares[-1] <= 1
     lines = SAMPLE.path.read_text().splitlines()  # type: ignore[union-attr]
-    lines[3000] = lines[3000].rpartition(",")[0] + ",many"
-    (tmp_path / "bad.csv").write_text("\n".join(lines))
-    with pytest.raises(DataError, match="row 3001: the volume 'many' is not a number"):
-        load(tmp_path / "bad.csv", "bad.csv", "EURUSD", "1h", "1h")
+    for wrong, said in (
+        (lines[3000].rpartition(",")[0] + ",many", "row 3001: the volume 'many' is not a number"),
+        ("2017-13-01," + lines[3000].partition(",")[2], "row 3001: '2017-13-01' is no date"),
+    ):
+        (tmp_path / "bad.csv").write_text("\n".join([*lines[:3000], wrong, *lines[3001:]]))
+        with pytest.raises(DataError, match=said):
+            load(tmp_path / "bad.csv", "bad.csv", "EURUSD", "1h", "1h")
 
 
 def test_long_tables_are_written_in_pieces(trained: tuple[dict[str, Any], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,13 +52,16 @@ def load(
     reading = read(path, name, source_timeframe, tick=lambda share: tick(0.8 * share))
     tick(0.8)
     refuse([*reading.problems, *check(reading.columns, source_timeframe)], name)
+    tick(0.85)
     source = to_bars(reading.columns, symbol, source_timeframe)
     kind = classify(symbol)
     warnings: list[str] = []
     bars = source if timeframe == source_timeframe else derive(source, timeframe, kind, warnings, name)
     if not len(bars.opens):
         raise DataError(f"{name} has too few bars for a single complete one of {timeframe}.")
+    tick(0.9)
     report = find_gaps(source, kind)
+    tick(1.0)
     return Loaded(bars, report.places, warnings, report)
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.bars import parquet
 from ktrdr_worker.trading.bars.checks import Columns, Problem, problem
-from ktrdr_worker.trading.bars.moments import read_moments
+from ktrdr_worker.trading.bars.moments import Moments, read_moments
 from ktrdr_worker.trading.bars.table import PRICES, DataError
-from ktrdr_worker.trading.bars.text import limit, read_fast, read_texts, refuse_others, to_numbers
+from ktrdr_worker.trading.bars.text import PIECE, limit, read_fast, read_texts, refuse_others, to_numbers
 from ktrdr_zmq.strategy.formats import CANONICAL, BarFormat
 
 TIME_NAMES: Final = ("timestamp", "time", "date", "datetime")
@@ -59,9 +59,11 @@ def read(
     if form == CANONICAL:
         head = list(read_texts(path, name, form, nrows=2).columns)
         fields = _fields(head, form, name)
-        fast = read_fast(path, {field: head.index(column) for field, (column,) in fields.items()}, tick)
+        fast = read_fast(path, {field: head.index(column) for field, (column,) in fields.items()}, lambda share: tick(0.75 * share))
         if fast is not None:
-            return _put_together(fast, [], _ignored(head, fields), _rows(len(fast["time"]), first_row), timeframe, form)
+            rows = _rows(len(fast["time"]), first_row)
+            moments = _in_pieces(fast["time"], rows, form, timeframe, lambda share: tick(0.75 + share / 4))
+            return _put_together(fast, [], _ignored(head, fields), rows, timeframe, form, moments)
     table = read_texts(path, name, form)
     fields = _fields(list(table.columns), form, name)
     if table.empty:
@@ -127,10 +129,23 @@ def _fields(names: Sequence[str], form: BarFormat, name: str) -> dict[str, list[
     return found
 
 
+def _in_pieces(texts: Any, rows: Array, form: BarFormat, timeframe: str, tick: Callable[[float], None]) -> Moments:
+    """`read_moments`, a piece at a time; where one has a problem, all at once, so that it is told as a whole."""
+    parts = []
+    for start in range(0, len(rows), PIECE):
+        tick(start / len(rows))
+        part = slice(start, start + PIECE)
+        parts.append(read_moments(texts.iloc[part].reset_index(drop=True), rows[part], form, timeframe))
+        if parts[-1].problems:
+            return read_moments(texts, rows, form, timeframe)
+    return Moments(np.concatenate([part.opens for part in parts]), [], sum(part.converted for part in parts))
+
+
 def _put_together(
-    raw: dict[str, Any], problems: list[Problem], ignored: list[str], rows: Array, timeframe: str, form: BarFormat
-) -> Reading:
-    moments = read_moments(raw["time"], rows, form, timeframe)
+    raw: dict[str, Any], problems: list[Problem], ignored: list[str], rows: Array, timeframe: str, form: BarFormat,
+    moments: Moments | None = None,
+) -> Reading:  # fmt: skip
+    moments = moments or read_moments(raw["time"], rows, form, timeframe)
     problems = problems + moments.problems
     numbers: dict[str, Array] = {}
     for field in NUMBERS:
