@@ -21,14 +21,14 @@ def test_a_mild_storm_comes_out_even(house: House) -> None:
     house.broker()
     house.worker("one", kinds="echo")
     house.worker("two", kinds="echo,noop")
-    done = house.cli("chaos", "--minutes", "0.2", "--rate", "20", "--pause", "0.3", "--json")
+    done = house.cli("chaos", "--minutes", "0.12", "--rate", "30", "--pause", "0.25", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     ledger = json.loads(done.stdout)
     even(ledger)
-    assert int(ledger["submitted"]) >= 200
+    assert int(ledger["submitted"]) >= 100
     assert sum(ledger["disturbances"].values()) > 5
     assert not any(worker["draining"] for worker in house.cli_json("workers", "list")["workers"])
-    assert len(house.cli_json("jobs", "list", "--label", f"chaos={ledger['run']}", "--limit", "1000")["jobs"]) >= 200
+    assert len(house.cli_json("jobs", "list", "--label", f"chaos={ledger['run']}", "--limit", "1000")["jobs"]) >= 100
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_what_is_killed_of_up_is_started_again(house: House) -> None:
         assert up.returncode == 0, up.stdout + up.stderr
         other = house.cli("--broker", "127.0.0.1:1", "chaos", "--kill", "--yes")
         assert other.returncode == 4
-        done = house.cli("chaos", "--minutes", "0.25", "--rate", "20", "--pause", "0.5", "--seed", "131", "--kill", "--yes", "--json")
+        done = house.cli("chaos", "--minutes", "0.15", "--rate", "20", "--pause", "0.5", "--seed", "131", "--kill", "--yes", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         ledger = json.loads(done.stdout)
         even(ledger)

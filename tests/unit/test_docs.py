@@ -275,6 +275,16 @@ def test_every_test_that_the_architecture_names_exists() -> None:
     assert ARCHITECTURE.count("::") == len(named), "a name that is not written like the others is not checked"
 
 
+def test_every_promise_names_a_test_that_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    promises = re.split(r"^\d+\. ", page.partition("## The promises")[2].partition("## What is not promised")[0], flags=re.MULTILINE)[1:]
+    assert len(promises) > 10
+    assert [promise.splitlines()[0] for promise in promises if "::test_" not in promise] == []
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert [f"{file}::{name}" for file, name in named if name not in names_of_tests(ROOT / file)] == []
+    assert page.count("::") == len(named)
+
+
 def test_every_invariant_names_a_test() -> None:
     page = ARCHITECTURE.partition("## Invariants")[2].partition("## What is not there")[0]
     entries = re.split(r"^- ", page, flags=re.MULTILINE)[1:]
