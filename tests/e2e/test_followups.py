@@ -9,7 +9,7 @@ import pytest
 from ktrdr_zmq import Client
 from tests.e2e.house import House
 
-pytestmark = [pytest.mark.e2e, pytest.mark.science, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.science, pytest.mark.timeout(300)]
 
 TRAIN = ("models", "train", "--strategy", "neuro_mean_reversion", "--symbol", "EURUSD", "--timeframe", "1d", "--set", "training.epochs=3")
 
