@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ktrdr_zmq.client import AsyncClient
+from ktrdr_zmq.datasets import Dataset
 from ktrdr_zmq.errors import BrokerUnreachable, Refused, UsageError
 from ktrdr_zmq.events import ProgressUpdate
 from ktrdr_zmq.handles import AsyncJob, JobRequest, JobResult, Update
@@ -205,6 +206,24 @@ class Client:
     def check_warmup(self, model: Job | AsyncJob | str = "last", symbol: str | None = None, **options: Any) -> Job:
         """Measure how much history a model's decisions need; see `AsyncClient.check_warmup`."""
         return Job(self, self._run(self._async.check_warmup(_bare(model), symbol, **options)))
+
+    def datasets(self) -> list[Dataset]:
+        """The files of bars that jobs can name; see `AsyncClient.datasets`."""
+        return self._run(self._async.datasets())
+
+    def import_data(self, file: str | Path, symbol: str, timeframe: str, form: Mapping[str, Any] | None = None, **options: Any) -> Job:
+        """Import a file of bars into the cluster; see `ktrdr_zmq.datasets.importing`."""
+        return Job(self, self._run(self._async.import_data(file, symbol, timeframe, form, **options)))
+
+    def check_data(
+        self, source: str | Path, symbol: str = "", timeframe: str = "", form: Mapping[str, Any] | None = None, **options: Any
+    ) -> Job:
+        """Check a file of bars, or a set of bars by its name; see `ktrdr_zmq.datasets.CheckResult`."""
+        return Job(self, self._run(self._async.check_data(source, symbol, timeframe, form, **options)))
+
+    def remove_data(self, *names: str) -> int:
+        """Remove imported bars; see `AsyncClient.remove_data`."""
+        return self._run(self._async.remove_data(*names))
 
     def job(self, ref: str) -> Job:
         """A job by id, the beginning of one, ``last`` or ``last:KIND``."""

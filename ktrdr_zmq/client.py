@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import msgspec
 
@@ -31,6 +31,9 @@ from ktrdr_zmq.jobs import JOB_ID_SIZE, LANE_SIZE, Device, JobSpec, job_topic, l
 from ktrdr_zmq.link import Link, refusal
 from ktrdr_zmq.version import __version__
 from ktrdr_zmq.views import Explanation, JobInfo, LogChunk, WorkerInfo, job_info, worker_info
+
+if TYPE_CHECKING:
+    from ktrdr_zmq.datasets import Dataset
 
 __all__ = ["AsyncClient", "AsyncJob", "JobRequest", "JobResult", "Update", "job_error"]
 
@@ -360,17 +363,21 @@ class AsyncClient:
         self, strategy: str, symbol: str | Sequence[str] | None = None, timeframe: str | None = None, **options: Any
     ) -> AsyncJob:
         """Train a model; see `ktrdr_zmq.recipes.training` for the options."""
+        from ktrdr_zmq.datasets import known_to
         from ktrdr_zmq.recipes import training
 
         data_dir = options.pop("data_dir", None) or self.data_dir
+        options.setdefault("known", await known_to(self))
         return await self.submit_request(training(strategy, symbol, timeframe, data_dir=data_dir, **options))
 
     async def backtest(
         self, model: AsyncJob | str = "last", symbol: str | None = None, timeframe: str | None = None, **options: Any
     ) -> AsyncJob:
         """Backtest a trained model; see `ktrdr_zmq.recipes.backtesting` for the options. Waits for a training that still runs."""
+        from ktrdr_zmq.datasets import known_to
         from ktrdr_zmq.recipes import backtesting, find_model
 
+        options.setdefault("known", await known_to(self))
         info = await find_model(self, model)
         trained = payload.unpack(await self.fetch_result(info.id))
         data_dir = options.pop("data_dir", None) or self.data_dir
@@ -395,6 +402,38 @@ class AsyncClient:
 
         data_dir = options.pop("data_dir", None) or self.data_dir
         return await self.submit_request(await check(self, kind, model, symbol, data_dir=data_dir, **options))
+
+    # ------------------------------------------------------------ bars
+
+    async def datasets(self) -> list[Dataset]:
+        """The files of bars that jobs can name, in the order in which they are looked for: one's own, the cluster's, the built-in ones."""
+        from ktrdr_zmq.datasets import built_in, known_to, own
+
+        return [*own(self.data_dir), *await known_to(self), *built_in()]
+
+    async def import_data(
+        self, file: str | Path, symbol: str, timeframe: str, form: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncJob:
+        """Import a file of bars into the cluster; see `ktrdr_zmq.datasets.importing`. Jobs of any client can name it then."""
+        from ktrdr_zmq.datasets import importing
+
+        return await self.submit_request(importing(file, symbol, timeframe, form, **options))
+
+    async def check_data(
+        self, source: str | Path, symbol: str = "", timeframe: str = "", form: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncJob:
+        """Check a file of bars, or a set of bars by its name, on a worker; see `ktrdr_zmq.datasets.CheckResult`."""
+        from ktrdr_zmq.datasets import to_check
+
+        return await self.submit_request(to_check(str(source), symbol, timeframe, await self.datasets(), form, **options))
+
+    async def remove_data(self, *names: str) -> int:
+        """Remove imported bars by SYMBOL_TIMEFRAME (all versions), SYMBOL_TIMEFRAME@N or the import's id; returns how many."""
+        from ktrdr_zmq.datasets import known_to, named
+
+        there = await known_to(self)
+        ids = {each.job_id for name in names for each in named(name, there)}
+        return int((await self.admin("rm", refs=sorted(ids)))["removed"])
 
 
 class _Prepared(NamedTuple):

@@ -197,7 +197,7 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 SETTINGS: Final = (
     Setting("client", "broker", "KTRDR_BROKER", str, "", "The broker: an IP, IP:port or tcp://IP:port."),
-    Setting("client", "data_dir", "KTRDR_DATA_DIR", str, "", "Folder with your own bars, named SYMBOL_TIMEFRAME.csv."),
+    Setting("client", "data_dir", "KTRDR_DATA_DIR", str, "", "Folder with your own bars, named SYMBOL_TIMEFRAME.csv or .parquet."),
     Setting("client", "strategies", "KTRDR_STRATEGIES", str, "", "Folder with your own strategies, looked in after ./strategies."),
     Setting("client", "submitter", "KTRDR_SUBMITTER", str, "", "Who submits, for fairness between people; user@host if not set."),
     Setting("broker", "bind", "KTRDR_BIND", str, "127.0.0.1", "The one IP that the broker binds."),

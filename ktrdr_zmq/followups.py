@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ktrdr_zmq import payload, recipes
+from ktrdr_zmq.datasets import known_to
 from ktrdr_zmq.errors import Refused, UsageError
 from ktrdr_zmq.handles import AsyncJob, JobRequest
 from ktrdr_zmq.jobs import JobState
@@ -82,7 +83,7 @@ async def check(
     seed : int
         Chooses them.
     data_dir : Path, optional
-        Folder with bars of one's own, looked in before the built-in samples.
+        Folder with bars of one's own, looked in first.
     name : str, optional
         Name of the job; the model's by default.
     options
@@ -98,7 +99,9 @@ async def check(
         raise UsageError(f"samples must be between 1 and 100,000, and seed between 0 and {(1 << 31) - 1:,}.")
     info = await recipes.find_model(client, model)
     trained = payload.unpack(await client.fetch_result(info.id))
-    request = recipes.backtesting(info, trained, symbol, timeframe, data_dir=data_dir, name=name, **options)
+    request = recipes.backtesting(
+        info, trained, symbol, timeframe, data_dir=data_dir, known=await known_to(client), name=name, **options
+    )  # fmt: skip
     request.kind = kind
     request.body = {key: request.body[key] for key in ("schema", "symbol", "timeframe", "data")} | {"samples": count, "seed": seed}
     return request

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ktrdr_zmq.datasets import SYMBOL, Dataset, find
 from ktrdr_zmq.errors import UnknownJob, UsageError
 from ktrdr_zmq.handles import JobRequest
 from ktrdr_zmq.jobs import TERMINAL, JobState
@@ -22,21 +23,18 @@ if TYPE_CHECKING:
     from ktrdr_zmq.handles import AsyncJob
     from ktrdr_zmq.views import JobInfo
 
-LARGEST_FILE = 2 << 30
-SYMBOL = r"[A-Za-z0-9._^=-]{1,32}"
-
 
 class Bars(NamedTuple):
-    """A file of bars, and what the job says about it."""
+    """A file of bars or its digest, and what the job says about it."""
 
-    path: Path
+    source: Path | str
     origin: dict[str, str]
 
 
 def training(
     strategy: str, symbol: str | Sequence[str] | None = None, timeframe: str | None = None, *, start: str | None = None,
-    end: str | None = None, overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, name: str | None = None,
-    **options: Any,
+    end: str | None = None, overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, known: Sequence[Dataset] = (),
+    name: str | None = None, **options: Any,
 ) -> JobRequest:  # fmt: skip
     """A training.
 
@@ -53,7 +51,9 @@ def training(
     overrides : dict, optional
         Values by key path, for example ``{"training.epochs": 5}``.
     data_dir : Path, optional
-        Folder with bars of one's own, looked in before the built-in samples.
+        Folder with bars of one's own, looked in first.
+    known : sequence of Dataset
+        Bars known to the cluster, looked in before the built-in ones.
     name : str, optional
         Name of the model; the strategy's by default.
     options
@@ -79,21 +79,23 @@ def training(
     parsed = parse_strategy(text, source, values)
     _named_in_file("symbol", parsed.symbols)
     _named_in_file("timeframe", parsed.timeframes)
-    bars = [find_bars(one, parsed.timeframes, data_dir) for one in parsed.symbols]
+    bars = [find_bars(one, parsed.timeframes, data_dir, known) for one in parsed.symbols]
     first, last = _window(start, end)
     body = {
         "schema": 1, "strategy": text, "strategy_name": parsed.name, "symbols": list(parsed.symbols), "timeframe": parsed.base,
         "timeframes": list(parsed.timeframes), "start": first, "end": last, "overrides": values, "data": [found.origin for found in bars],
     }  # fmt: skip
     names = ["data", *(f"data.{one}" for one in parsed.symbols[1:])]
-    inputs = {key: found.path for key, found in zip(names, bars, strict=True)}
+    inputs = {key: found.source for key, found in zip(names, bars, strict=True)}
+    options["labels"] = _with_origins(options.get("labels"), inputs, bars)
     return JobRequest(kind="training", body=body, inputs=inputs, name=name or parsed.name, **options)
 
 
 def backtesting(
     model: JobInfo, trained: Mapping[str, Any], symbol: str | None = None, timeframe: str | None = None, *, start: str | None = None,
     end: str | None = None, capital: float = 100_000.0, commission_bps: float | None = None, slippage_bps: float | None = None,
-    overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, name: str | None = None, **options: Any,
+    overrides: Mapping[str, Any] | None = None, data_dir: str | Path | None = None, known: Sequence[Dataset] = (),
+    name: str | None = None, **options: Any,
 ) -> JobRequest:  # fmt: skip
     """A backtest of a trained model.
 
@@ -116,7 +118,9 @@ def backtesting(
     overrides : dict, optional
         Values by key path in the strategy's sections ``decisions`` and ``risk``; everything else is part of the model.
     data_dir : Path, optional
-        Folder with bars of one's own, looked in before the built-in samples.
+        Folder with bars of one's own, looked in first.
+    known : sequence of Dataset
+        Bars known to the cluster, looked in before the built-in ones.
 
     Raises
     ------
@@ -140,13 +144,14 @@ def backtesting(
     if symbol is not None and len(_symbols(symbol)) > 1:
         raise UsageError(f"A backtest is of one symbol, not of {symbol}.", hint="Submit one for each.")
     wanted = symbol or str(trained["symbols"][0])
-    bars = find_bars(wanted, trained["timeframes"], data_dir)
+    bars = find_bars(wanted, trained["timeframes"], data_dir, known)
     first, last = _window(start, end)
     body = {
         "schema": 1, "symbol": wanted, "timeframe": trained["timeframe"], "start": first, "end": last, "capital": float(capital),
         "commission_bps": commission_bps, "slippage_bps": slippage_bps, "overrides": dict(overrides or {}), "data": [bars.origin],
     }  # fmt: skip
-    inputs = {"data": bars.path, "model": bundle}
+    inputs = {"data": bars.source, "model": bundle}
+    options["labels"] = _with_origins(options.get("labels"), inputs, [bars])
     return JobRequest(kind="backtesting", body=body, inputs=inputs, name=name or model.name, **options)
 
 
@@ -199,41 +204,18 @@ async def _named(client: AsyncClient, model: str) -> JobInfo:
     return found[-int(version)] if version else found[0]
 
 
-def find_bars(symbol: str, timeframes: Sequence[str], data_dir: str | Path | None) -> Bars:
-    """The file to take bars from: one's own before the built-in ones, the coarsest from which all the timeframes can be made.
+def find_bars(symbol: str, timeframes: Sequence[str], data_dir: str | Path | None, known: Sequence[Dataset] = ()) -> Bars:
+    """The file to take bars from: one's own, then those known to the cluster, then the built-in ones; see `ktrdr_zmq.datasets.find`."""
+    found = find(symbol, timeframes, data_dir, known)
+    return Bars(
+        found.source, {"symbol": symbol, "timeframe": found.timeframe, "filename": found.filename, "origin": found.origin}
+    )  # fmt: skip
 
-    Raises
-    ------
-    UsageError
-        When there is none; it says what there is.
-    """
-    from ktrdr_zmq.samples import find_sample, list_samples
-    from ktrdr_zmq.strategy.timeframes import MINUTES, can_derive, parse_timeframe
 
-    for timeframe in timeframes:
-        parse_timeframe(timeframe)
-    _symbols(symbol)
-    if data_dir is not None:
-        folder = Path(data_dir).expanduser()
-        if not folder.is_dir():
-            raise UsageError(f"The data folder {folder} does not exist.")
-        for coarse in sorted(MINUTES, key=MINUTES.__getitem__, reverse=True):
-            path = folder / f"{symbol}_{coarse}.csv"
-            if all(can_derive(coarse, timeframe) for timeframe in timeframes) and path.is_file():
-                if path.stat().st_size > LARGEST_FILE:
-                    raise UsageError(f"{path} is larger than {LARGEST_FILE:,} octets.")
-                return Bars(path, {"symbol": symbol, "timeframe": coarse, "filename": path.name, "origin": "data-dir"})
-    sample = find_sample(symbol, *timeframes)
-    if sample is not None:
-        return Bars(
-            sample.path, {"symbol": sample.symbol, "timeframe": sample.timeframe, "filename": sample.path.name, "origin": "built-in"}
-        )
-    there = ", ".join(f"{sample.symbol} {sample.timeframe}" for sample in list_samples())
-    where = f"in {data_dir} or " if data_dir is not None else ""
-    wanted, shortest = " and ".join(timeframes), min(timeframes, key=MINUTES.__getitem__)
-    raise UsageError(
-        f"There are no bars for {symbol} from which {wanted} can be made {where}among the built-in ones ({there}).",
-        hint=f"Put {symbol}_{shortest}.csv into a folder and name it with --data-dir.",
+def _with_origins(labels: Mapping[str, str] | None, inputs: Mapping[str, Any], bars: Sequence[Bars]) -> dict[str, str]:
+    """Labels that say where a job's bars come from, beside a person's own."""
+    return {name: f"{found.origin['filename']} {found.origin['origin']}" for name, found in zip(inputs, bars, strict=False)} | dict(
+        labels or {}
     )
 
 

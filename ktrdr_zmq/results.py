@@ -579,17 +579,20 @@ DOCUMENTS: Final[Mapping[str, type[Document]]] = {
 
 
 def read(plain: Mapping[str, Any]) -> Document:
-    """Read a result of any of these jobs, told apart by its ``kind``.
+    """Read a result, told apart by its ``kind``.
 
     Raises
     ------
     NewerSchema, PayloadError
         As ``Document.from_dict``; also for a kind that has no schema here.
     """
+    from ktrdr_zmq import datasets  # which builds on this module
+
+    known = {**DOCUMENTS, **datasets.DOCUMENTS}
     kind = str(plain.get("kind"))
-    if kind not in DOCUMENTS:
-        raise PayloadError(f"A result of kind {kind!r} has no schema here; known: {', '.join(DOCUMENTS)}.")
-    return DOCUMENTS[kind].from_dict(plain)
+    if kind not in known:
+        raise PayloadError(f"A result of kind {kind!r} has no schema here; known: {', '.join(known)}.")
+    return known[kind].from_dict(plain)
 
 
 def _check_schema(plain: Mapping[str, Any], kind: str) -> None:

@@ -111,7 +111,7 @@ def test_light_handlers_load_from_their_entry_points(kind: str) -> None:
 
 
 @pytest.mark.science
-@pytest.mark.parametrize("kind", ["training", "backtesting"])
+@pytest.mark.parametrize("kind", ["training", "backtesting", "data-import", "data-check"])
 def test_scientific_handlers_load_from_their_entry_points(kind: str) -> None:
     (point,) = importlib.metadata.entry_points(group="ktrdr_zmq.handlers", name=kind)
     assert point.load().kind == kind

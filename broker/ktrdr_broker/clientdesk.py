@@ -22,6 +22,9 @@ from ktrdr_zmq.jobs import HELD, JOB_ID_SIZE, TERMINAL, JobState
 MAX_PAGE: Final = 1000
 MAX_INT: Final = (1 << 63) - 1
 LOG_ARTIFACT: Final = "log"
+MODEL: Final = "model"
+IMPORTED: Final = ("bars", "data-import")
+"""Artifact and kind of what other jobs name later: like models, it is no job's leftover."""
 
 
 def lookup_for(message: m.Message) -> Lookup | None:
@@ -315,11 +318,11 @@ class ClientDesk:
         return {"changed": changed}
 
     def prune(self, jobs: list[Job], *, keep_models: bool) -> int:
-        """Remove ended jobs; those that carry a model stay until somebody removes them by name."""
+        """Remove ended jobs; those that carry a model or imported bars stay until somebody removes them by name."""
         removed = 0
         for job in jobs:
-            is_model = any(artifact.name == "model" for artifact in job.artifacts)
-            if job.state in TERMINAL and job.job_id not in self._ledger.jobs and not (keep_models and is_model):
+            kept = any((artifact.name, job.spec.kind) == IMPORTED or artifact.name == MODEL for artifact in job.artifacts)
+            if job.state in TERMINAL and job.job_id not in self._ledger.jobs and not (keep_models and kept):
                 removed += self._ledger.remove(job)
         return removed
 

@@ -73,13 +73,17 @@ def run(
     if not model.strip():
         raise UsageError("--model names no model: give a job's id, last, NAME or NAME@N.", hint="See them with: ktrdr models list")
     how = Submission(**options)
-    costs = {"commission_bps": bps("commission", commission_bps, commission), "slippage_bps": bps("slippage", slippage_bps, slippage)}
+    costs: dict[str, Any] = {
+        "commission_bps": bps("commission", commission_bps, commission),
+        "slippage_bps": bps("slippage", slippage_bps, slippage),
+    }
     values = overrides(set_)
     folder = data_folder(data_dir)
     ids: list[str] = []
 
     async def work(client: AsyncClient) -> None:
         from ktrdr_zmq import payload
+        from ktrdr_zmq.datasets import known_to
         from ktrdr_zmq.recipes import backtesting
 
         info = await find(client, model, shown)
@@ -87,8 +91,8 @@ def run(
         if strategy is not None and trained.get("strategy_name") != strategy:
             raise UsageError(f"Model {info.id[:8]} was trained with {trained.get('strategy_name')}, not with {strategy}.")
         request = backtesting(
-            info, trained, symbol, timeframe, start=start, end=end, capital=capital, overrides=values, data_dir=folder, name=how.name,
-            **costs, **how.request_options(shown),
+            info, trained, symbol, timeframe, start=start, end=end, capital=capital, overrides=values, data_dir=folder,
+            known=await known_to(client), name=how.name, **costs, **how.request_options(shown),
         )  # fmt: skip
         if how.dry_run:
             show_request(shown, request)

@@ -345,7 +345,7 @@ def priority(jobs: tuple[str, ...], priority: int) -> None:
 @jobs.command("prune")
 @click.option("--older-than", default="30d", show_default=True, metavar="WHEN", help="Remove what ended before then: 12h, 7d, or a date.")
 def prune(older_than: str) -> None:
-    """Remove ended jobs, their logs and files. Trained models stay: 'ktrdr models rm' removes them."""
+    """Remove ended jobs, their logs and files. Trained models and imported bars stay: 'ktrdr models rm' and 'ktrdr data rm' remove them."""
     shown = face()
     before = past_moment(older_than, "--older-than")
     answer = talk(lambda client: client.admin("prune", before=int(before.timestamp() * 1e6)))

@@ -29,7 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "jobs": Entry("ktrdr_cli.jobs:jobs", "List, watch, cancel, retry and explain jobs."),
     "workers": Entry("ktrdr_cli.workers:workers", "List, show and drain workers."),
     "strategies": Entry("ktrdr_cli.strategies:strategies", "List, show, validate and copy strategies."),
-    "data": Entry("ktrdr_cli.data:data", "List the bars that jobs can use."),
+    "data": Entry("ktrdr_cli.data:data", "Import, list, show, check and remove bars that jobs can use."),
     "chaos": Entry("ktrdr_cli.chaos:chaos", "Disturb a cluster of your own, and count what became of every job."),
     "config": Entry("ktrdr_cli.config:config", "Show the settings and where they come from."),
     "broker": Entry("ktrdr_cli.daemons:broker", "Run a broker; pause and unpause dispatch; check its folder."),

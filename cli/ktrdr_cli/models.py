@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,6 +16,7 @@ from ktrdr_cli.submitting import (
     DATA_OPTIONS,
     OPTIONS,
     Submission,
+    cluster_data,
     data_folder,
     overrides,
     see_through,
@@ -30,6 +32,8 @@ from ktrdr_zmq.figures import figure, label
 
 if TYPE_CHECKING:
     from ktrdr_zmq.client import AsyncClient
+    from ktrdr_zmq.datasets import Dataset
+    from ktrdr_zmq.handles import JobRequest
     from ktrdr_zmq.views import JobInfo
 
 ALL: Final = 10_000
@@ -62,20 +66,27 @@ def train(
 
     Ctrl+C leaves the training alone and says how to come back to it.
     """
+    from ktrdr_zmq.datasets import NoBars, known_to
     from ktrdr_zmq.recipes import training
 
     shown = face()
     how = Submission(**options)
-    request = training(
-        strategy, symbol, timeframe, start=start, end=end, overrides=overrides(set_), data_dir=data_folder(data_dir), name=how.name,
-        **how.request_options(shown),
-    )  # fmt: skip
+
+    def make(known: Sequence[Dataset]) -> JobRequest:
+        return training(
+            strategy, symbol, timeframe, start=start, end=end, overrides=overrides(set_), data_dir=data_folder(data_dir), known=known,
+            name=how.name, **how.request_options(shown),
+        )  # fmt: skip
+
+    with contextlib.suppress(NoBars):  # the cluster may have them; any other mistake is told before it is asked
+        make(())
     if how.dry_run:
-        show_request(shown, request)
+        show_request(shown, make(cluster_data(shown)))
         return
     ids: list[str] = []
 
     async def work(client: AsyncClient) -> None:
+        request = make(await known_to(client))
         job = await submit(client, request, shown, ids)
         if how.detach:
             show_detached(shown, await job.status())

@@ -38,7 +38,14 @@ def where_it_ran(info: JobInfo, device: str) -> str:
 
 def report(plain: Mapping[str, Any], info: JobInfo, *, full: bool = False) -> list[Block]:
     """The blocks for a result; of a kind that has no schema, its values by name."""
+    from ktrdr_cli.datareports import check_report, import_report
+    from ktrdr_zmq.datasets import CHECK, IMPORT
     from ktrdr_zmq.results import DOCUMENTS, BacktestResult, LookaheadResult, ReportResult, WarmupResult, read
+
+    if plain.get("kind") == IMPORT:
+        return import_report(plain, info)
+    if plain.get("kind") == CHECK:
+        return check_report(plain)
 
     if plain.get("kind") not in DOCUMENTS:
         rows = [(str(key), as_text(value)) for key, value in plain.items() if key not in ("schema", "kind")]

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from ktrdr_cli.blocks import Fields
-from ktrdr_cli.common import Face
+from ktrdr_cli.common import Face, talk
 from ktrdr_cli.texts import as_text, octets, pairs
 from ktrdr_cli.watching import outcome, result_of
-from ktrdr_zmq.errors import Refused, UsageError
+from ktrdr_zmq.errors import BrokerUnreachable, ConfigError, Refused, UsageError
 
 if TYPE_CHECKING:
     from ktrdr_zmq.client import AsyncClient
+    from ktrdr_zmq.datasets import Dataset
     from ktrdr_zmq.handles import AsyncJob, JobRequest, JobResult
     from ktrdr_zmq.views import JobInfo
 
@@ -82,7 +83,7 @@ OPTIONS: tuple[Callable[[F], F], ...] = (
 )  # fmt: skip
 
 DATA_DIR: Callable[[F], F] = click.option(
-    "--data-dir", metavar="D", help="Folder with your own bars, named SYMBOL_TIMEFRAME.csv; before the built-in ones."
+    "--data-dir", metavar="D", help="Folder with your own bars, named SYMBOL_TIMEFRAME.csv or .parquet; looked in first."
 )
 DATA_OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--start", metavar="DATE", help="First day, for example 2017-06-30."),
@@ -163,6 +164,17 @@ def data_folder(given: str | None) -> str | None:
     from ktrdr_zmq.config import load_settings
 
     return load_settings({"client.data_dir": given})["client.data_dir"] or None
+
+
+def cluster_data(face: Face) -> Sequence[Dataset]:
+    """Bars known to the cluster, for a command that can do without: none if no broker answers, which is said."""
+    from ktrdr_zmq.datasets import known_to
+
+    try:
+        return talk(known_to)
+    except (BrokerUnreachable, ConfigError) as error:
+        face.out.note(f"Without the bars that were imported into the cluster: {error.message}")
+        return ()
 
 
 # ---------------------------------------------------------------------------------------------------------------- the way of a job

@@ -89,7 +89,7 @@ class BarFormat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         ):  # fmt: skip
             if value not in choices:
                 raise UsageError(f"{value!r} is none of the choices for {what}: {', '.join(choices)}.")
-        if self.date_format and self.date_format not in EPOCHS and "%" not in self.date_format:
+        if self.date_format and self.date_format not in EPOCHS and not re.search("%[YyGcx]", self.date_format):
             raise UsageError(
                 f"{self.date_format!r} is no date format.", hint="Write it as for strptime, for example %d.%m.%Y %H:%M, or unix, unix-ms."
             )

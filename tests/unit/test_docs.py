@@ -145,10 +145,14 @@ def test_the_examples_of_the_python_page_run(somewhere: Path, monkeypatch: pytes
 def test_the_training_example_of_the_python_page_runs(somewhere: Path) -> None:
     workers = [
         {"id": "trainer", "kinds": ["training"], "slots": "cpu=1"},
-        {"id": "tester", "kinds": ["backtesting", "report", "check-lookahead", "check-warmup"], "slots": "cpu=1"},
+        {
+            "id": "tester",
+            "kinds": ["backtesting", "report", "check-lookahead", "check-warmup", "data-import", "data-check"],
+            "slots": "cpu=1",
+        },
     ]
     with LocalCluster(workers) as cluster, cluster.client() as client:
-        perform("docs/python.md", blocks("python.md", "science"), {"client": client})
+        perform("docs/python.md", blocks("python.md", "science"), {"client": client, "Path": Path})
 
 
 @pytest.mark.e2e

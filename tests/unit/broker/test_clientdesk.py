@@ -379,6 +379,17 @@ def test_prune_keeps_models_and_what_runs(house: House, client: Client) -> None:
     assert client.admin("rm", refs=[trained.hex()]) == {"removed": 1}
 
 
+def test_prune_keeps_imported_bars_and_no_others(house: House, client: Client) -> None:
+    worker = house.worker(kinds="data-import other")
+    house.store_artifact(b"prices")
+    imported, other = client.submit("data-import"), client.submit("other")
+    for job in (imported, other):
+        worker.finish(job, artifacts=[artifact("bars", b"prices")])
+    assert client.admin("prune", before=house.wall + 1) == {"removed": 1}
+    assert [view.job_id for view in client.ask(m.List(1)).jobs] == [imported]
+    assert client.admin("rm", refs=[imported.hex()]) == {"removed": 1}
+
+
 def test_pruning_twice_in_one_turn_counts_once(house: House, client: Client) -> None:
     """Else an artifact that another job still needs would lose its last user."""
     worker = house.worker()

@@ -168,7 +168,7 @@ def test_a_clean_model(ktrdr: Ktrdr, fake: FakeClient) -> None:
     assert "clean: nothing up to a cut depends on what comes after it" in ran.out
     assert "after 50 of 6,194 bars" in ran.out
     (request,) = fake.requests
-    assert (request.kind, request.name, request.labels) == ("check-lookahead", "mine", {"a": "b"})
+    assert (request.kind, request.name, request.labels) == ("check-lookahead", "mine", {"data": "EURUSD_1h.csv built-in", "a": "b"})
     assert (request.body["samples"], request.body["seed"], request.body["symbol"]) == (7, 3, "EURUSD")
     assert set(request.body) == {"schema", "symbol", "timeframe", "data", "samples", "seed"}
     assert request.inputs["model"] == MODEL.digest

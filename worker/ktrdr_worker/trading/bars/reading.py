@@ -22,12 +22,13 @@ NUMBERS: Final = (*PRICES, "volume")
 
 
 class Reading(NamedTuple):
-    """A file as columns, what could not be read, the columns that were ignored, and how many local times were converted."""
+    """A file as columns, what could not be read, ignored columns, how many local times were converted, whether volume is there."""
 
     columns: Columns
     problems: list[Problem]
     ignored: list[str]
     converted: int
+    volume: bool
 
 
 def read(
@@ -159,4 +160,5 @@ def _put_together(
             values = np.asarray(column, dtype=np.float64)
             numbers[field], found = limit(values, field, rows, lambda row, values=values: f"{values[row]:g}", form)
             problems += found
-    return Reading(Columns(moments.opens, **numbers, rows=rows), problems, ignored, moments.converted)
+    columns = Columns(moments.opens, **numbers, rows=rows)
+    return Reading(columns, problems, ignored, moments.converted, "volume" in raw)
