@@ -108,3 +108,30 @@ def test_without_a_worker_an_import_is_refused_in_so_many_words(house: House, tm
     done = house.cli("data", "import", str(file), "--symbol", "EURUSD", "--timeframe", "1h")
     assert done.returncode == 3
     assert "No workers available for data-import. Start a worker that offers data-import." in done.stderr
+
+
+def test_bars_are_parsed_once_and_made_again_when_what_was_kept_is_damaged(house: House) -> None:
+    house.broker()
+    house.worker("reader", kinds="training")
+    train = (
+        "models",
+        "train",
+        "--strategy",
+        "neuro_mean_reversion",
+        "--symbol",
+        "EURUSD",
+        "--timeframe",
+        "1h",
+        "--set",
+        "training.epochs=1",
+    )
+    kept = house.folder / "reader" / "kept" / "bars"
+    digests = [house.cli_json(*train)["result"]["model_digest"]]
+    (place,) = kept.iterdir()
+    octets, written = (place / "prices.npy").read_bytes(), (place / "prices.npy").stat().st_ino
+    digests.append(house.cli_json(*train)["result"]["model_digest"])
+    assert (place / "prices.npy").stat().st_ino == written  # used, not made again
+    (place / "prices.npy").write_bytes(octets[:-8] + bytes(8))
+    digests.append(house.cli_json(*train)["result"]["model_digest"])
+    assert (place / "prices.npy").read_bytes() == octets
+    assert len(set(digests)) == 1

@@ -48,7 +48,7 @@ class Child:
         self._current_token = 0
         self._closed = False
         self._setup: pipe.Setup | None = None
-        self._spool = self._work = Path()
+        self._spool = self._work = self._cache = Path()
         self._handlers: dict[str, Handler] = {}
 
     # ------------------------------------------------------------ the line to the agent
@@ -84,7 +84,7 @@ class Child:
             if left_out:
                 self.send(pipe.LeftOut(frame.token))
         else:
-            self._setup, self._spool, self._work = frame, Path(frame.spool), Path(frame.work)
+            self._setup, self._spool, self._work, self._cache = frame, Path(frame.spool), Path(frame.work), Path(frame.cache)
 
     def send(self, frame: pipe.FromChild, may_drop: bool = False) -> None:
         """Send to the agent, from any thread."""
@@ -127,7 +127,7 @@ class Child:
 
     def _begin(self, run: pipe.Run) -> RunningJob:
         assert self._setup is not None, "the agent sends the setup first"
-        job = RunningJob(run, self._spool, self._work, self.send)
+        job = RunningJob(run, self._spool, self._work, self._cache, self.send)
         self._current, self._current_token = job, run.token
         return job
 

@@ -41,11 +41,13 @@ class RunningJob:
         What the agent said.
     spool, work : Path
         Below each of them the job has a folder of its own, which does not exist before it is needed.
+    cache : Path
+        The worker's folder of what is kept between jobs.
     send : callable
         Sends a frame to the agent; with ``True`` as second argument it may be dropped when the agent is slow.
     """
 
-    def __init__(self, run: pipe.Run, spool: Path, work: Path, send: Callable[[pipe.FromChild, bool], None]) -> None:
+    def __init__(self, run: pipe.Run, spool: Path, work: Path, cache: Path, send: Callable[[pipe.FromChild, bool], None]) -> None:
         self.job_id = run.job_id.hex()
         self.attempt = run.attempt
         self.device = run.device
@@ -57,6 +59,7 @@ class RunningJob:
         self._used_work = False
         self._spool = spool
         self._work = work
+        self._cache = cache
         self._run = run
         self._send = send
         self._fraction = 0.0
@@ -77,6 +80,11 @@ class RunningJob:
         folder.mkdir(parents=True, exist_ok=True)
         self._used_work = True
         return folder
+
+    @property
+    def cache_dir(self) -> Path:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        return self._cache
 
     def clean_up(self) -> None:
         """Remove the scratch folder, if the job had one."""

@@ -224,7 +224,9 @@ class Executor:
         self._loop.add_reader(reader, self._printed, child)
         self._watch_death(child)
         config = self._config
-        self._put(child, pipe.Setup(dict(config.handlers), str(self._spool.folder), str(self._spool.work), boundary, config.spool_after))
+        spool = self._spool
+        places = (str(spool.folder), str(spool.work), str(spool.kept))
+        self._put(child, pipe.Setup(dict(config.handlers), *places, boundary, config.spool_after))
         return child
 
     def _make_log(self, token: int) -> JobLog:

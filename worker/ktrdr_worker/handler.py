@@ -55,6 +55,9 @@ class JobContext(Protocol):
         The SHA-256 of each, in hex.
     work_dir : Path
         A folder for scratch files, made on first use and removed after the job.
+    cache_dir : Path
+        A folder that outlives the job, shared by all jobs of the worker, for what is costly to make of inputs. It may be emptied at any
+        time; nobody but handlers bounds what is in it.
     cancelled : bool
         Whether the job is to stop. Poll it between steps, or call `check_cancelled`.
     """
@@ -68,6 +71,9 @@ class JobContext(Protocol):
 
     @property
     def work_dir(self) -> Path: ...
+
+    @property
+    def cache_dir(self) -> Path: ...
 
     @property
     def cancelled(self) -> bool: ...

@@ -45,6 +45,7 @@ class Setup(Frame, tag=2):
     handlers: dict[str, str]
     spool: str
     work: str
+    cache: str
     mark: bytes
     spool_after: float = 1.0
 

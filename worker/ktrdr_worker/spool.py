@@ -7,6 +7,7 @@ names count: what carries its right digest is a result. Layout below the state f
     spool/<token>/log         what the job printed
     spool/<token>/<sha256>    artifacts and checkpoints
     work/<token>/             scratch of a running job
+    kept/                     what handlers keep between jobs; the agent does not look into it
 
 Imports no asyncio and no zmq: the child uses `write_result`.
 """
@@ -71,6 +72,7 @@ class Spool:
     def __init__(self, state: Path) -> None:
         self.folder = state / "spool"
         self.work = state / "work"
+        self.kept = state / "kept"
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)  # whatever worked there is dead
         self.work.mkdir(parents=True, exist_ok=True)

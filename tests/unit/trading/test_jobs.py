@@ -52,6 +52,7 @@ class Context:
 
     def __init__(self, folder: Path, **inputs: bytes | Path) -> None:
         self.work_dir = folder
+        self.cache_dir = folder / "kept"
         self.inputs: Mapping[str, Path] = {}
         self.input_digests: Mapping[str, str] = {}
         self.artifacts: dict[str, bytes] = {}

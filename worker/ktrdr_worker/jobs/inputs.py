@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.trading.bars import Bars, DataError, index_of, load, moment, stamp
+from ktrdr_worker.trading.bars import Bars, DataError, Loaded, index_of, load, moment, stamp
 from ktrdr_worker.trading.frames import Frames, frames_of
 from ktrdr_zmq import results
 
@@ -103,6 +103,14 @@ def steps(context: JobContext, begin: float, end: float, stage: str, text: str =
     return tick
 
 
+def bars_of(
+    context: JobContext, name: str, source: Source, symbol: str, timeframe: str, tick: Callable[[float], None] = lambda _share: None
+) -> Loaded:
+    """The bars of an input, from what the worker has kept of the same file if it can be."""
+    path, digest = input_of(context, name), context.input_digests[name]
+    return load(path, source.filename, symbol, source.timeframe, timeframe, tick, digest=digest, cache_dir=context.cache_dir / "bars")
+
+
 class Market(NamedTuple):
     """The bars of one symbol: those of its file, and those of all timeframes made of them; and what was noticed on the way."""
 
@@ -135,14 +143,14 @@ def markets(
     found = []
     for index, (symbol, source) in enumerate(zip(symbols, request.data, strict=True)):
         name = f"data.{symbol}" if index else "data"
-        path, begin = input_of(context, name), index / len(symbols)
+        begin = index / len(symbols)
 
         def share(part: float, begin: float = begin) -> None:
             context.check_cancelled()
             if tick is not None:
                 tick(begin + part / len(symbols))
 
-        loaded = load(path, source.filename, symbol, source.timeframe, source.timeframe, share)
+        loaded = bars_of(context, name, source, symbol, source.timeframe, share)
         warnings = list(loaded.warnings)
         frames = frames_of(loaded.bars, timeframes, base, warnings, source.filename)
         said = [f"{symbol}: {text}" for text in warnings] if len(symbols) > 1 else warnings

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.jobs.inputs import input_of
-from ktrdr_worker.trading.bars import Bars, load
+from ktrdr_worker.jobs.inputs import Source, bars_of, input_of
+from ktrdr_worker.trading.bars import Bars
 from ktrdr_worker.trading.report.material import Equity, Material, Ran, read_equity, read_trades, window_of
 from ktrdr_worker.trading.report.page import render, title_of
 from ktrdr_zmq import results
@@ -52,7 +51,7 @@ class Reporting:
         trades = read_trades(input_of(context, "trades").read_bytes(), result)
         context.check_cancelled()
         context.progress(0.3, stage="bars", text=f"{len(equity.closes):,} bars, {len(trades):,} trades")
-        bars = _bars(context.inputs.get("data"), result, equity)
+        bars = _bars(context, result, equity)
         notes = [] if bars is not None else ["The bars of the backtest are not there: neither prices nor buy and hold are drawn."]
         context.check_cancelled()
         context.progress(0.6, stage="page")
@@ -85,12 +84,13 @@ def _library() -> Library:
     return Library(get_plotlyjs(), get_plotlyjs_version())
 
 
-def _bars(path: Path | None, result: results.BacktestResult, equity: Equity) -> Bars | None:
+def _bars(context: JobContext, result: results.BacktestResult, equity: Equity) -> Bars | None:
     """The bars of the window, if there are any and they are the same."""
-    if path is None:
+    if "data" not in context.inputs:
         return None
     data = result.data
-    return window_of(load(path, data.filename, result.symbol, data.source_timeframe, result.timeframe).bars, equity)
+    source = Source(data.symbol, data.source_timeframe, data.filename, data.origin)
+    return window_of(bars_of(context, "data", source, result.symbol, result.timeframe).bars, equity)
 
 
 handler = Reporting()

@@ -2,7 +2,7 @@
 
 ``table`` is what bars are; ``reading`` makes columns of a file (``text`` and ``parquet`` open it, ``moments`` reads its times); ``checks``
 finds what is wrong in them; ``sessions`` knows when days begin; ``deriving`` makes coarser bars; ``gaps`` finds what is missing;
-``loading`` does all that for a job.
+``keeping`` keeps arrays on disk; ``loading`` does all that for a job, ``converting`` makes a canonical file of a foreign one.
 """
 
 from ktrdr_worker.trading.bars.deriving import derive

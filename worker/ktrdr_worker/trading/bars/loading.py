@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ktrdr_worker.trading.bars.checks import Columns, check, refuse
 from ktrdr_worker.trading.bars.deriving import derive
 from ktrdr_worker.trading.bars.gaps import GapReport, find_gaps
+from ktrdr_worker.trading.bars.keeping import Keeper
 from ktrdr_worker.trading.bars.reading import read
 from ktrdr_worker.trading.bars.sessions import session_numbers
 from ktrdr_worker.trading.bars.table import MINUTE, Bars, DataError
@@ -26,8 +27,9 @@ class Loaded(NamedTuple):
 
 
 def load(
-    path: Path, name: str, symbol: str, source_timeframe: str, timeframe: str, tick: Callable[[float], None] = lambda _share: None
-) -> Loaded:
+    path: Path, name: str, symbol: str, source_timeframe: str, timeframe: str, tick: Callable[[float], None] = lambda _share: None, *,
+    digest: str = "", cache_dir: Path | None = None,
+) -> Loaded:  # fmt: skip
     """Read a file, and make bars of the wanted timeframe.
 
     Parameters
@@ -41,6 +43,10 @@ def load(
         Of the file, and wanted.
     tick : callable, optional
         Gets the share that is done, 0 to 1, again and again, and may raise to stop.
+    digest : str
+        The file's SHA-256 (hex), by which its bars are found among those that are kept.
+    cache_dir : Path, optional
+        Where bars are kept as arrays, so that no file is parsed twice; nothing is kept without it.
 
     Raises
     ------
@@ -49,18 +55,27 @@ def load(
     """
     if not can_derive(parse_timeframe(source_timeframe), parse_timeframe(timeframe)):
         raise DataError(f"Bars of {timeframe} cannot be made from bars of {source_timeframe} ({name}).")
+    keeper = Keeper(cache_dir) if cache_dir is not None and digest else None
+    key = Keeper.key(digest, symbol, source_timeframe, timeframe)
+    kept = keeper.find(key) if keeper is not None else None
+    if kept is not None:
+        bars, warnings, report = kept
+        tick(1.0)
+        return Loaded(bars, report.places, warnings, report)
     reading = read(path, name, source_timeframe, tick=lambda share: tick(0.8 * share))
     tick(0.8)
     refuse([*reading.problems, *check(reading.columns, source_timeframe)], name)
     tick(0.85)
     source = to_bars(reading.columns, symbol, source_timeframe)
     kind = classify(symbol)
-    warnings: list[str] = []
+    warnings = []
     bars = source if timeframe == source_timeframe else derive(source, timeframe, kind, warnings, name)
     if not len(bars.opens):
         raise DataError(f"{name} has too few bars for a single complete one of {timeframe}.")
     tick(0.9)
     report = find_gaps(source, kind)
+    if keeper is not None:
+        keeper.keep(key, bars, warnings, report)
     tick(1.0)
     return Loaded(bars, report.places, warnings, report)
 
