@@ -78,14 +78,19 @@ def in_data(mistake: InData, folder: Path) -> Told:
     try:
         training.run(body(**asked, data=[file]), context)
     except KtrdrError as error:
-        left = [*context.artifacts, *(["a checkpoint"] if context.checkpoint else []), *(str(path) for path in _files(folder))]
+        left = [
+            *context.artifacts,
+            *(["a checkpoint"] if context.checkpoint else []),
+            *(str(path) for path in _files(folder, context.cache_dir)),
+        ]
         left.remove(str(inputs / "data"))
         return Told(1, error.message, error.hint or "", left)
     raise AssertionError("nobody said anything")
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+def _files(folder: Path, kept: Path) -> Iterator[Path]:
+    """All but what a worker keeps of a good file."""
+    return (path for path in folder.rglob("*") if path.is_file() and kept not in path.parents)
 
 
 SAMPLE = find_sample("EURUSD", "1h")
