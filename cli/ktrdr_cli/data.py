@@ -180,7 +180,7 @@ def check(source: str, symbol: str, timeframe: str, data_dir: str | None, queue:
         if detach:
             show_detached(shown, await job.status())
             return True
-        result, info = await see_through(job, shown, f"checking {source}")
+        result, info = await see_through(job, shown, f"checking {Path(source).name}")
         shown.out.show(
             {**outcome(info), "result": dict(result)}, *check_report(dict(result)), essence=["good" if result["good"] else "bad"]
         )

@@ -53,7 +53,8 @@ def check_report(result: Mapping[str, Any]) -> list[Block]:
     columns = [Column("ROW", right=True), Column("TIMES", right=True), Column("PROBLEM")]
     rows = [[str(each["row"] or DASH), f"{each['times']:,}", each["text"]] for each in result["problems"]]
     hints = list(dict.fromkeys(each["hint"] for each in result["problems"] if each["hint"]))
-    return [Table(columns, rows, title=f"{name} has {len(rows)} kinds of problems; the first row of each:"), *hints]
+    many = f"{len(rows)} kinds of problems" if len(rows) > 1 else "one kind of problem"
+    return [Table(columns, rows, title=f"{name} has {many}; where it is first:"), *hints]
 
 
 def dataset_report(found: Dataset, result: Mapping[str, Any]) -> list[Block]:
@@ -63,7 +64,7 @@ def dataset_report(found: Dataset, result: Mapping[str, Any]) -> list[Block]:
         rows += [
             ("imported", f"{moment_text(found.imported)}, job {found.job_id}"),
             ("of", f"{result['filename']}, {result['source_digest']}"),
-            ("written", as_text({key: value for key, value in result["format"].items() if value})),
+            ("written", written(result["format"])),
         ]
     rows.append(("digest", result["digest"]))
     rows += [(word, value) for word, value in (("source", found.about), ("licence", found.licence)) if value]
@@ -71,6 +72,14 @@ def dataset_report(found: Dataset, result: Mapping[str, Any]) -> list[Block]:
     if not result.get("good", True):
         return [*blocks, *check_report(result)]
     return [*blocks, *summary_blocks(result["summary"])]
+
+
+def written(form: Mapping[str, Any]) -> str:
+    """What a person said of a file, where that differs from a canonical one."""
+    from ktrdr_zmq.strategy.formats import CANONICAL
+
+    said = {key: value for key, value in form.items() if value != getattr(CANONICAL, key)}
+    return "\n".join(f"{key.replace('_', ' ')}: {as_text(value)}" for key, value in said.items()) or "as a canonical file"
 
 
 def summary_blocks(summary: Mapping[str, Any]) -> list[Block]:

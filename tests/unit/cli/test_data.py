@@ -130,7 +130,7 @@ def test_show(ktrdr: Ktrdr, fake: FakeClient) -> None:
     in_cluster(fake)
     ran = ktrdr("data", "show", "GBPUSD")
     assert ran.code == 0
-    for word in ("GBPUSD 1h", "cluster", "version 1", "mine.csv", "separator=;", "200, 2017-01-02T00:00:00Z", "2017-01-03T04:00:00Z", "4h"):
+    for word in ("GBPUSD 1h", "cluster", "version 1", "separator: ;", "200, 2017-01-02T00:00:00Z", "2017-01-03T04:00:00Z", "4h"):
         assert word in ran.out
     assert fake.requests == []
     fake.answer = CHECKED
