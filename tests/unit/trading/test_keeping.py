@@ -40,9 +40,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = loading.read
 
-    def read(path: Path, name: str, *rest: Any) -> Any:
+    def read(path: Path, name: str, *rest: Any, **more: Any) -> Any:
         names.append(name)
-        return real(path, name, *rest)
+        return real(path, name, *rest, **more)
 
     monkeypatch.setattr(loading, "read", read)
     return names

@@ -62,11 +62,11 @@ def regular_hours(days: Array, kind: SymbolClass) -> tuple[Array, Array]:
 
 def _at(days: Array, kind: SymbolClass, minutes: int) -> Array:
     """So many minutes by the wall clock after midnight of these dates."""
-    unique, place = np.unique(days, return_inverse=True)
-    local = pd.DatetimeIndex(unique.astype("datetime64[D]").astype("datetime64[ns]")) + pd.Timedelta(minutes=minutes)
+    first = np.diff(days, prepend=days[:1] - 1) != 0  # a date comes many times in a row: each run is looked up once
+    local = pd.DatetimeIndex(days[first].astype("datetime64[D]").astype("datetime64[ns]")) + pd.Timedelta(minutes=minutes)
     moments = local.tz_localize(ZoneInfo(kind.session_zone), ambiguous=np.ones(len(local), dtype=bool), nonexistent="shift_forward")
     starts: Array = moments.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
-    return starts[place]
+    return starts[np.cumsum(first) - 1]
 
 
 BEFORE, REGULAR, AFTER = 0, 1, 2
