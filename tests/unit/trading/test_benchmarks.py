@@ -1,4 +1,4 @@
-"""The benchmark of the backtest runs, and all that it compares simulate the same thing."""
+"""The benchmarks run, and all that the one of the backtest compares simulate the same thing."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def test_the_benchmark_of_the_backtest() -> None:
         "simulate + measure",
     }
     assert len({row["trades"] for (account, _), row in rows.items() if account == "cross"}) == 1
+
+
+def test_the_benchmark_of_bars() -> None:
+    words = [sys.executable, str(SCRIPT.with_name("bars.py")), "--bars", "3000", "--repeat", "1", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True)
+    found = json.loads(done.stdout)
+    assert found["bars"] == 3000
+    assert min(found.values()) > 0
