@@ -405,6 +405,13 @@ class TrainingResult(Document, frozen=True, kw_only=True):
     digest: str
 
 
+def differing_circumstances(one: TrainingResult, other: TrainingResult) -> list[str]:
+    """What of software, processor, device and threads differs between two trainings; only where nothing does is equality claimed."""
+    names = sorted({*one.fingerprint, *other.fingerprint})
+    found = [name for name in names if one.fingerprint.get(name) != other.fingerprint.get(name)]
+    return found + (["threads"] if one.threads != other.threads else [])
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """The bars a backtest ran over, and how many of them the model had seen in training.
 

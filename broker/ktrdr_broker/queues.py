@@ -282,13 +282,24 @@ class Queues:
             return None
         head = line.first(self._served)
         if not self._job_misfit(head, offer.worker, offer.tag, now):
-            return Placement(head, offer.worker, offer.tag)
+            return Placement(head, self._alike(head, offer, market, line.key, now).worker, offer.tag)
         offers = market.all(line.key)
         for job in islice(line.in_order(self._served), SCAN):
             for other in offers:
                 if not self._job_misfit(job, other.worker, other.tag, now):
                     return Placement(job, other.worker, other.tag)
         return None
+
+    def _alike(self, job: Job, offer: _Offer, market: _Market, key: _Key, now: float) -> _Offer:
+        """A slot as good as this one whose worker computes like the one that wrote the job's checkpoint, if there is one."""
+        before = self._registry.workers.get(job.worker_id) if job.checkpoint is not None else None
+        numeric = before.info.numeric if before is not None else ""
+        if numeric and offer.worker.info.numeric != numeric:
+            for other in market.all(key):
+                same = (other.ahead, other.order, other.worker.info.numeric) == (offer.ahead, offer.order, numeric)
+                if same and not self._job_misfit(job, other.worker, other.tag, now):
+                    return other
+        return offer
 
     def misfit(self, job: Job, worker: Worker, tag: str, now: float) -> str:
         """Why a job may not use a worker's slot now; empty if it may."""

@@ -229,10 +229,25 @@ def compare(models: tuple[str, ...]) -> None:
         rows.append([label(name), *(figure(test[name], metric.unit) + mark for test, mark in zip(tests, marks, strict=True))])
     parts = {(traded(result), result["test_part"]["first"]) for _, result in found}
     note = "Note: their test parts differ, so the figures cannot be compared directly." if len(parts) > 1 else ""
+    note = "\n".join(line for line in (note, _agreement([result for _, result in found])) if line)
     columns = [Column("METRIC", whole=True), *(Column(info.name or info.id[:8], right=True) for info, _ in found)]
     documents = [{"job_id": info.id, "name": info.name, "test_part": r["test_part"], "test": r["test"]} for info, r in found]
     document = {"schema": 1, "comparable": len(parts) == 1, "models": documents}
     shown.out.show(document, Table(columns, rows), note, essence=[info.id for info, _ in found])
+
+
+def _agreement(results: list[dict[str, Any]]) -> str:
+    """Of trainings of the same strategy on the same bars: whether they came to the same, and whether that is claimed at all."""
+    from ktrdr_zmq.results import TrainingResult, differing_circumstances
+
+    first, *others = (TrainingResult.from_dict(result) for result in results)
+    if not others or any((other.config_digest, other.data) != (first.config_digest, first.data) for other in others):
+        return ""
+    differing = sorted({name for other in others for name in differing_circumstances(first, other)})
+    if differing:
+        return f"Note: the same training, done with another {', '.join(differing)}: that its weights are equal is not claimed."
+    equal = all(other.digest == first.digest for other in others)
+    return f"Note: the same training, done alike: its results are {'equal' if equal else 'NOT equal, which should not be'}."
 
 
 @models.command("rm")

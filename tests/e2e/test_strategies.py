@@ -25,7 +25,7 @@ def staffed(house: House) -> House:
 
 def test_every_built_in_strategy_trains_and_backtests_on_the_sample_bars(staffed: House) -> None:
     names = [info.name for info in list_strategies() if info.origin == "built-in"]
-    assert {"neuro_mean_reversion", "trend_follower", "multi_timeframe_trend"} <= set(names)
+    assert {"neuro_mean_reversion", "trend_follower", "multi_timeframe_trend", "return_forecast"} <= set(names)
     shown = {one["strategy"]: one for one in staffed.cli_json("strategies", "validate", *names)["strategies"]}
     assert all(shown[name]["valid"] for name in names)
     for name in names:
@@ -35,7 +35,8 @@ def test_every_built_in_strategy_trains_and_backtests_on_the_sample_bars(staffed
             list(strategy.symbols), list(strategy.timeframes), strategy.base,
         )  # fmt: skip
         assert trained["feature_ids"] == strategy.feature_ids
-        tested = staffed.cli_json("backtest", "run", "-m", name, "--set", "decisions.confidence_threshold=0")["result"]
+        threshold = "return_threshold" if strategy.regression else "confidence_threshold"
+        tested = staffed.cli_json("backtest", "run", "-m", name, "--set", f"decisions.{threshold}=0")["result"]
         assert (tested["symbol"], tested["timeframes"], tested["in_sample"]) == (strategy.symbols[0], list(strategy.timeframes), False)
         assert tested["metrics"]["trades"] > 0, name
         assert tested["window"]["first"] > trained["validation_part"]["label_end"]

@@ -273,7 +273,7 @@ class Launcher:
             devices=[] if simulated else self._devices,
             simulated_gpu=simulated,
             software=self._software,
-            numeric=capabilities.numeric_fingerprint(self._software),
+            numeric=capabilities.numeric_fingerprint(self._software, capabilities.kernels()),
             cpus=capabilities.cpu_count(),
             memory=capabilities.memory(),
             pending=sorted(self._pending),

@@ -83,10 +83,23 @@ def software() -> dict[str, str]:
     return versions
 
 
-def numeric_fingerprint(versions: Mapping[str, str]) -> str:
+def numeric_fingerprint(versions: Mapping[str, str], kernels: str = "") -> str:
     """Equal where the same job may be expected to give the same numbers."""
-    parts = [platform.machine(), *(f"{name} {versions.get(name, '-')}" for name in _NUMERIC)]
+    parts = [platform.machine(), kernels, *(f"{name} {versions.get(name, '-')}" for name in _NUMERIC)]
     return hashlib.sha256("; ".join(parts).encode()).hexdigest()[:8]
+
+
+def kernels() -> str:
+    """What torch chooses its kernels by: the environment, else the processor's instruction sets (Linux; empty elsewhere)."""
+    asked = os.environ.get("ATEN_CPU_CAPABILITY", "")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines():
+            if line.startswith("flags"):
+                flags = set(line.split())
+                return " ".join(
+                    [asked, *(name for name in ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq") if name in flags)]
+                )
+    return asked
 
 
 async def probe_devices() -> list[Device]:

@@ -398,3 +398,34 @@ def test_a_random_crowd_is_served_completely(seed: int) -> None:
     assert house.broker.jobs == {}
     sent = [job for worker in workers for job in worker.jobs]
     assert sorted(sent) == sorted(jobs)
+
+
+# ---------------------------------------------------------------- equal figures
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_job_with_a_checkpoint_goes_to_a_worker_that_computes_alike(house: House, checkpoint: bool) -> None:
+    """With one it would not go on bit for bit elsewhere; without one it goes to the worker with the least to do, as ever."""
+    client = house.client()
+    first = house.worker("w1", numeric="alike")
+    job = client.submit("training", reclaim_after=0.0)
+    first.accept(job)
+    if checkpoint:
+        house.store_artifact(b"state")
+        first.checkpoint(job, 1, b"state")
+    workers = [house.worker("w2", numeric="other"), house.worker("w3", numeric="alike")]
+    house.tick(60.0, *workers)
+    assert client.view(job).worker_id == ("w3" if checkpoint else "w2")
+
+
+def test_a_job_does_not_wait_for_a_worker_that_computes_alike(house: House) -> None:
+    client = house.client()
+    first = house.worker("w1", numeric="alike")
+    job = client.submit("training", reclaim_after=0.0)
+    first.accept(job)
+    house.store_artifact(b"state")
+    first.checkpoint(job, 1, b"state")
+    busy = house.worker("w2", numeric="alike", grant=False)
+    other = house.worker("w3", numeric="other")
+    house.tick(60.0, busy, other)
+    assert client.view(job).worker_id == "w3"

@@ -202,6 +202,24 @@ def test_models_of_returns_have_figures_of_their_own(ktrdr: Ktrdr, fake: FakeCli
     assert "no figure in common" in ran.err
 
 
+@pytest.mark.parametrize(
+    "changes,said",
+    [
+        ({}, "its results are equal"),
+        ({"digest": "56" * 32}, "its results are NOT equal"),
+        ({"fingerprint": {"torch": "2.14"}, "threads": 2}, "with another threads, torch: that its weights are equal is not claimed"),
+    ],
+)
+def test_compare_says_whether_the_same_training_came_to_the_same(
+    ktrdr: Ktrdr, fake: FakeClient, changes: dict[str, Any], said: str
+) -> None:
+    fake.put(job(1), trained())
+    fake.put(job(2), trained(**changes))
+    assert said in " ".join(ktrdr("models", "compare", "mine@1", "mine@2").out.split())
+    fake.put(job(3), trained(config_digest="78" * 32))
+    assert "same training" not in ktrdr("models", "compare", "mine@1", "mine@3").out
+
+
 def test_models_that_are_none(ktrdr: Ktrdr, fake: FakeClient) -> None:
     assert ktrdr("models", "show", "last").code == 2
     fake.put(job(1, state=JobState.RUNNING))

@@ -17,7 +17,7 @@ from ktrdr_zmq.results import REGRESSION_METRICS, ClassificationMetrics, Regress
 from ktrdr_zmq.strategy import find_strategy, parse_strategy
 from tests.unit.trading.made import alone, walk
 
-BUILT_IN = ["neuro_mean_reversion", "trend_follower"]
+BUILT_IN = ["neuro_mean_reversion", "trend_follower", "return_forecast"]
 
 
 # ---------------------------------------------------------------- features
