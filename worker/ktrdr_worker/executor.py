@@ -288,7 +288,9 @@ class Executor:
 
     def _ended(self, child: _Child, frame: pipe.Ended) -> None:
         if not child.jobs or child.jobs[0].token != frame.token:
-            log.error("a child reported the end of a job that it does not have")
+            if not child.killed:
+                log.error("a child is out of step: it reported the end of a job that is not its first; it is replaced, its jobs run again")
+                self._kill(child)
             return
         child.jobs.popleft()
         child.served += 1
