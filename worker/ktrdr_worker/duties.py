@@ -349,7 +349,9 @@ class Duties:
             if job is not None and cause is Stop.ABORT:
                 self._forget(job)
             return
-        if job.stop is not None and not (cause is Stop.ABORT or (cause is Stop.CANCEL and job.stop in (Stop.DRAIN, Stop.STALE))):
+        stronger = cause is Stop.ABORT or (cause is Stop.CANCEL and job.stop is Stop.DRAIN)
+        # A job that was to be given back may have begun all the same: then it can be drained and timed out like any other.
+        if job.stop is not None and not stronger and (job.stop is not Stop.STALE or cause is Stop.STALE):
             return
         job.stop = cause
         if job.phase is not Phase.IN_LANE:

@@ -257,6 +257,16 @@ def test_what_waits_behind_something_long_is_given_back() -> None:
     assert desk.end(2, run_s=3.0).results() == [(1, "done"), (2, "done")]
 
 
+def test_what_was_to_be_given_back_and_has_begun_can_be_drained() -> None:
+    desk = quick().dispatch(2, 3)
+    desk.started()
+    desk.tick(2.5)
+    assert [(stop.token, stop.interrupt) for stop in desk.wanted(e.StopJob)] == [(3, False)]
+    desk.end(2, run_s=3.0)  # the child had begun the next one before the word came
+    desk.core.begin_drain(desk.now)
+    assert [(stop.token, stop.interrupt) for stop in desk.turn().wanted(e.StopJob)] == [(3, True)]
+
+
 def test_a_queue_that_does_not_move_is_given_back() -> None:
     desk = Desk("cpu=1").dispatch(1, 2, 3).tick(2.5)
     assert desk.rejects() == [(2, "PREFETCH_STALE"), (3, "PREFETCH_STALE")]
