@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,13 +92,14 @@ def test_no_command_loads_the_science(words: tuple[str, ...]) -> None:
 
 
 def test_help_is_fast() -> None:
-    """The promise is 0.3 s; the best of three, because machines that run tests are busy."""
+    """The promise is 0.3 s on an idle machine. Processor time is measured, and the best of three, because machines that run tests are busy."""
     took = []
     for _ in range(3):
-        begun = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "ktrdr_cli", "--help"], capture_output=True, timeout=30, check=True)
-        took.append(time.monotonic() - begun)
-    assert min(took) < 1.0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(took) < 0.6
 
 
 def test_one_module_prints() -> None:
