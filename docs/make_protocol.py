@@ -222,6 +222,7 @@ SPECIAL: Mapping[str, str] = {
     "SubmitReply.code": "`OK`, or see [refusals](#refusals)",
     "Tail.limit": "octets",
     "Tail.request": "to be echoed",
+    "HelloOk.hello_seq": "of the HELLO that it answers; others than that to the latest are to be ignored",
     "Verdict.verdict": "see [verdicts](#verdicts)",
     "WorkerEvent.state": "see [liveness](#heartbeats-and-liveness)",
     "WorkerHello.running": "jobs that have begun and are not concluded, uploads included",

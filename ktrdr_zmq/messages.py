@@ -229,6 +229,7 @@ class HelloOk(Message):
     max_inline_result: int
     verdicts: list[Verdict] = []
     version: str = ""
+    hello_seq: int = 0
 
 
 class DispatchItem(Item):

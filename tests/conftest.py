@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Two options of our own, for tox.ini: each says what the environment must be."""
     parser.addoption("--need-science", action="store_true", help="fail if a package of the worker extra is missing")
     parser.addoption("--without-science", action="store_true", help="fail if a package of the worker extra is installed")
+    parser.addoption("--seeds", type=int, help="play so many stories of the World, and report on them, in place of its usual tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:

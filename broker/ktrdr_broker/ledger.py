@@ -76,6 +76,11 @@ class Ledger:
         self._counter += 1
         return self.epoch << 32 | self._counter
 
+    @property
+    def newest_token(self) -> int:
+        """The highest that this process has given; those of earlier ones are below it."""
+        return self.epoch << 32 | self._counter
+
     def next_seq(self) -> int:
         """The next place in the order of acceptance."""
         self._next_seq += 1

@@ -72,7 +72,7 @@ class WorkerDesk:
         ok = m.HelloOk(
             epoch=ledger.epoch, store_id=ledger.store_id, session=worker.session, ping_interval=config.ping_interval,
             dead_after=config.dead_after, max_message=config.max_message, max_inline_result=config.max_inline_result,
-            verdicts=verdicts, version=self._version,
+            verdicts=verdicts, version=self._version, hello_seq=info.hello_seq,
         )  # fmt: skip
         ledger.to_worker(peer, ok)
         if worker.cordoned:  # a new process is only kept from work; one that was told more may not have heard it
@@ -92,8 +92,10 @@ class WorkerDesk:
             return f"epoch {epoch}, this is {ledger.epoch}"
         if info.store_id and ledger.former_epoch < epoch < ledger.epoch:
             return f"epoch {epoch}, and the last one in the database is {ledger.former_epoch}"
-        if info.store_id and token > ledger.last_token and token >> 32 < ledger.epoch:
+        if info.store_id and ledger.last_token < token < ledger.epoch << 32:
             return f"token {token:x}, and the last one in the database is {ledger.last_token:x}"
+        if info.store_id and token > ledger.newest_token:  # two starts with one epoch: the clock had been set back
+            return f"token {token:x}, and the last one given is {ledger.newest_token:x}"
         return ""
 
     def _admits(self, worker: Worker, peer: bytes, info: m.WorkerInfo, address: str) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ktrdr_zmq.testing.clock import Clock
+from ktrdr_zmq.testing.fate import Fate
+from ktrdr_zmq.testing.host import Host
 from ktrdr_zmq.testing.machine import (
     Crash,
     Effect,
@@ -28,28 +30,10 @@ from ktrdr_zmq.testing.network import CALM, DOWN, UP, Faults, Link, Network, dra
 TIMER_LATE: Final = 1e-4
 """A timer fires a little after its time, never on the dot: a deadline that rounding puts a hair ahead is reached all the same."""
 
-_WAYS: Final = ((UP,), (DOWN,), (UP, DOWN))
+LINGER: Final = 0.5
+"""Seconds for which a process that ends by itself waits until its last words are gone."""
+
 _WAY_NAMES: Final = {(UP,): "towards the server", (DOWN,): "away from the server", (UP, DOWN): "both ways"}
-
-
-class _Host:
-    """A machine with its clock, its connections and the state of its process."""
-
-    __slots__ = ("clock", "gone", "links", "machine", "process", "suspended_at", "thaw_at", "topics", "up", "waiting", "wake_at")
-
-    def __init__(self, machine: Machine, clock: Clock) -> None:
-        self.machine = machine
-        self.clock = clock
-        self.up = False
-        self.gone = False
-        self.process = 0
-        self.thaw_at = 0.0
-        self.suspended_at: float | None = None
-        self.waiting: list[Callable[[], None]] = []
-        """What has happened to it while it was frozen, in order."""
-        self.wake_at = -1.0
-        self.links: dict[str, Link] = {}
-        self.topics: list[bytes] = []
 
 
 class World:
@@ -95,15 +79,15 @@ class World:
         self._trace = trace
         self._describe = describe
         self._server = server.name
-        self._hosts: dict[str, _Host] = {}
-        self._touched: dict[str, _Host] = {}
+        self._hosts: dict[str, Host] = {}
+        self._touched: dict[str, Host] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         tell = self._tell if trace is not None and describe is not None else None
         self._network = Network(self.random, self.at, self._arrive, self.seen, tell)
         self._network.faults = faults
         self.add(server)
-        self._plan_fault()
+        Fate(self, server.name).plan()
 
     @property
     def faults(self) -> Faults:
@@ -121,7 +105,7 @@ class World:
         """Bring a machine in and start it; it connects to these ports of the server."""
         drift = self.faults.drift
         clock = Clock(1.0 + self.random.uniform(-drift, drift), self.random.uniform(0.0, 1e5)) if drift else Clock()
-        host = self._hosts[machine.name] = _Host(machine, clock)
+        host = self._hosts[machine.name] = Host(machine, clock)
         for port in ports:
             host.links[port] = self._network.connect(machine.name, port)
         self.start(machine.name)
@@ -130,6 +114,11 @@ class World:
     def names(self) -> list[str]:
         """All machines, the server first."""
         return list(self._hosts)
+
+    @property
+    def links(self) -> list[tuple[str, str]]:
+        """All connections: the machine and the port of each."""
+        return [(link.owner, link.port) for link in self._network.peers.values()]
 
     def is_up(self, name: str) -> bool:
         """Whether a machine's process runs (perhaps frozen)."""
@@ -145,7 +134,10 @@ class World:
         if host.up or host.gone:
             return
         host.up = True
+        host.wake_at = -1.0
         host.process += 1
+        if host.process > 1:
+            self._hang_up(host)
         self.note(f"{name} starts")
         host.machine.start(host.clock.now(self.now), host.clock.wall(self.now))
         if name == self._server:
@@ -168,7 +160,14 @@ class World:
         host.machine.stop()
         host.topics.clear()
         self._touched.pop(name, None)
-        dead = list(self._network.peers.values()) if name == self._server else list(host.links.values())
+        if fault:
+            self._hang_up(host)
+        else:  # it has ended by itself, and what it said last is still delivered
+            process = host.process
+            self.later(LINGER, lambda: self._hang_up(host) if host.process == process else None)
+
+    def _hang_up(self, host: Host) -> None:
+        dead = list(self._network.peers.values()) if host.machine.name == self._server else list(host.links.values())
         for link in dead:
             self._reset(link)
 
@@ -193,7 +192,7 @@ class World:
 
         self.later(seconds, thaw)
 
-    def _thaw(self, host: _Host) -> None:
+    def _thaw(self, host: Host) -> None:
         """A machine goes on."""
         host.thaw_at = min(host.thaw_at, self.now)
         if host.suspended_at is not None:
@@ -296,7 +295,7 @@ class World:
 
     # ------------------------------------------------------------ what machines cause
 
-    def _settle(self, host: _Host) -> None:
+    def _settle(self, host: Host) -> None:
         """Carry out what a machine's last step caused, and see when it wants to be woken."""
         if not host.up or self.now < host.thaw_at:
             return
@@ -321,7 +320,7 @@ class World:
             host.wake_at = wake
             self.later(max(wake - self.now, 0.0) + TIMER_LATE, lambda: self._wake(host, process, wake))
 
-    def _wake(self, host: _Host, process: int, due: float) -> None:
+    def _wake(self, host: Host, process: int, due: float) -> None:
         if host.process != process or host.wake_at != due:
             return
         host.wake_at = -1.0
@@ -330,13 +329,13 @@ class World:
         else:
             self._wake_now(host, process)
 
-    def _wake_now(self, host: _Host, process: int) -> None:
+    def _wake_now(self, host: Host, process: int) -> None:
         if host.process == process and self.now >= host.thaw_at:
             host.wake_at = -1.0
             host.machine.tick(host.clock.now(self.now), host.clock.wall(self.now))
             self._settle(host)
 
-    def _carry_out(self, host: _Host, effect: Effect) -> None:
+    def _carry_out(self, host: Host, effect: Effect) -> None:
         if isinstance(effect, ToServer):
             self._network.send(host.links[effect.port], UP, effect.frames)
         elif isinstance(effect, ToPeer):
@@ -366,7 +365,7 @@ class World:
             self.kill(host.machine.name, "")
             self.on_quit(host.machine.name, effect.code)
 
-    def _timer(self, host: _Host, process: int, payload: Any) -> None:
+    def _timer(self, host: Host, process: int, payload: Any) -> None:
         if host.process != process or not host.up:
             return
         if self.now < host.thaw_at:
@@ -382,7 +381,7 @@ class World:
         if link.port == "events":
             self._resubscribe(self._hosts[link.owner])
 
-    def _resubscribe(self, host: _Host) -> None:
+    def _resubscribe(self, host: Host) -> None:
         for topic in host.topics:
             self._network.carry(host.links["events"], UP, topic)
 
@@ -400,45 +399,6 @@ class World:
             host.machine.receive(link.port, link.peer if way == UP else b"", what, now, wall)
         self._settle(host)
         return True
-
-    # ------------------------------------------------------------ faults
-
-    def _plan_fault(self) -> None:
-        faults = self.faults
-        total = faults.cut + faults.block + faults.kill + faults.freeze + faults.jump
-        self.later(self.random.expovariate(total) if total else 10.0, self._strike)
-
-    def _strike(self) -> None:
-        faults = self.faults
-        rates = {"cut": faults.cut, "block": faults.block, "kill": faults.kill, "freeze": faults.freeze, "jump": faults.jump}
-        if any(rates.values()):
-            kind = self.random.choices(list(rates), list(rates.values()))[0]
-            if kind in ("cut", "block"):
-                self._strike_link(kind)
-            else:
-                self._strike_host(kind, self.random.choice(list(self._hosts)))
-        self._plan_fault()
-
-    def _strike_link(self, kind: str) -> None:
-        if not self._network.peers:
-            return
-        link = self.random.choice(list(self._network.peers.values()))
-        if kind == "cut":
-            self.cut(link.owner, link.port)
-        else:
-            self.block(link.owner, link.port, self.random.choice(_WAYS), draw(self.random, self.faults.block_for))
-
-    def _strike_host(self, kind: str, name: str) -> None:
-        host = self._hosts[name]
-        if not host.up or self.now < host.thaw_at:
-            return
-        if kind == "freeze":
-            self.freeze(name, draw(self.random, self.faults.freeze_for), suspend=self.random.random() < 0.3)
-        elif kind == "jump":
-            self.jump(name, self.random.uniform(-self.faults.jump_by, self.faults.jump_by))
-        else:
-            self.kill(name)
-            self.later(draw(self.random, self.faults.down_for), lambda: self.start(name))
 
     # ------------------------------------------------------------ the trace
 

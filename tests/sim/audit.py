@@ -24,6 +24,7 @@ class AuditedStore(MemoryStore):
         self.ended: dict[bytes, Job] = {}
         self.checkpoints: dict[bytes, tuple[int, int]] = {}
         self.cancelling: set[bytes] = set()
+        self.most_retries = 10
         self.makers: dict[bytes, int] = {}
         """Which token made a checkpoint's file; filled in by the workers."""
 
@@ -78,8 +79,9 @@ class AuditedStore(MemoryStore):
             wrong.append(f"its token {job.token:x} is not its latest")
         if job.state in TERMINAL and job.attempts and not job.attempts[-1].ended_at:
             wrong.append("it has ended, and its last attempt has not")
-        if job.crashes > job.spec.max_crashes or job.losses > job.spec.max_losses + 1:
-            wrong.append("more crashes or losses than it may have")
+        lost = job.losses > job.spec.max_losses + job.terminal
+        if job.crashes > job.spec.max_crashes or lost or job.retries > self.most_retries + 1:
+            wrong.append("more crashes, losses or retries than it may have")
 
     def _audit_checkpoint(self, job: Job, wrong: list[str]) -> None:
         if job.checkpoint is None or not job.checkpoint_seq:

@@ -16,6 +16,7 @@ from ktrdr_zmq.jobs import TAG_GPU
 from ktrdr_zmq.testing import Crash, Effect, Frames, Publication, Quit, Timer, ToPeer
 from tests.sim.audit import AuditedStore, Coverage, broken_promise
 from tests.sim.bulk import BulkDesk
+from tests.sim.watch import Watch
 
 TABLES = {"workers": (Port.WORKER, codec.FROM_WORKER), "clients": (Port.CLIENT, codec.FROM_CLIENT)}
 RETRY_COMMIT_S = 0.5
@@ -42,6 +43,7 @@ class BrokerMachine:
     def __init__(self, config: BrokerConfig, rng: random.Random, fragility: float = 0.0) -> None:
         self.config = config
         self.audit = AuditedStore()
+        self.audit.most_retries = config.max_retries
         self.store: MemoryStore = self.audit
         self.bulk = BulkDesk()
         self.coverage = Coverage()
@@ -61,8 +63,10 @@ class BrokerMachine:
         self._waiting, self._held, self._retry_due, self._stopping = Saves(), [], False, False
         self.store.failures = self.store.torn = 0
         self.bulk.restart()
+        before = list(self.store.jobs.values())
         self.core = Broker(self.config, self.store.load(wall), now, wall)
         self.coverage.watch(self.core.ledger)
+        self._watch = Watch(self.core, now, before)
 
     def stop(self) -> None:
         self.core = None  # type: ignore[assignment]
@@ -92,7 +96,12 @@ class BrokerMachine:
         lookup = self.core.lookup(side, message)
         found = self.store.find(lookup) if lookup is not None else Found()
         address = message.info.hostname if isinstance(message, m.WorkerHello) else ""
+        self._watch.pass_time(now)
+        if side is Port.WORKER:
+            self._watch.hear(peer, message)
         self.core.on_message(side, peer, message, bodies, now, wall, found, address)
+        if side is Port.WORKER:
+            self._watch.heard(message)
 
     def subscribed(self, topic: bytes, now: float, wall: int) -> None:
         self.core.on_subscribe(topic)
@@ -102,6 +111,7 @@ class BrokerMachine:
             self.core.on_unreachable(TABLES[port][0], peer, now, wall)
 
     def tick(self, now: float, wall: int) -> None:
+        self._watch.pass_time(now)
         self.core.on_tick(now, wall)
         prune = self.core.wants_prune(now, wall)
         if prune is not None and not self._waiting:
@@ -120,6 +130,8 @@ class BrokerMachine:
             if not self._waiting:
                 self.core.on_storage(True)
         saves, sends = self.core.drain()
+        self._watch.decided(sends)
+        self._watch.saved(list(saves.jobs.values()))
         if self._held or self._waiting:
             self._waiting.merge(saves)
             out += self._emit([send for send in sends if getattr(send, "urgent", False)])
@@ -190,7 +202,7 @@ class BrokerMachine:
     # ------------------------------------------------------------ invariants
 
     def check(self) -> list[str]:
-        wrong = [*self.core.check(), *self.audit.problems, *self._problems, *self.bulk.problems]
+        wrong = [*self.core.check(), *self.audit.problems, *self._problems, *self.bulk.problems, *self._watch.problems]
         for worker in self.core.registry:
             for tag, slots in worker.slots.items():
                 free = worker.free(tag)

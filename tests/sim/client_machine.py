@@ -116,6 +116,12 @@ class ClientMachine(Talker):
             elif job.at < NEVER:
                 self._later(max(self._began + job.at - now, 0.0), "submit", job.job_id)
 
+    def add(self, job: Planned) -> None:
+        """One more job, to be submitted now, or at the next start if this process is down."""
+        self._plan[job.job_id] = job
+        if self.session is not None:
+            self._later(0.0, "submit", job.job_id)
+
     def receive(self, port: str, peer: bytes, frames: Frames, now: float, wall: int) -> None:
         if port == "events":
             message, bodies = codec.decode(frames, codec.EVENTS)

@@ -26,6 +26,8 @@ def disagreements(broker: BrokerMachine, workers: Iterable[WorkerMachine]) -> li
         if core.link is not Link.LIVE or seen is None or seen.state is not Liveness.LIVE or seen.session != core.session:
             wrong.append(f"{machine.name} is {core.link.value}; the broker has it as {seen.state.value if seen else 'unknown'}")
             continue
+        if (core._drain is not None) != seen.cordoned and not core.leaving and not seen.draining:
+            wrong.append(f"{machine.name} {'takes no' if core._drain else 'takes'} jobs, and the broker sees it otherwise")
         aborted = {job.token for job in core.duties.jobs.values() if job.stop is Stop.ABORT}
         mine, its = machine.tokens - aborted, set(seen.leases)
         if mine != its:

@@ -1,12 +1,13 @@
-"""Deliberate bugs. Each breaks a promise in one line of a core; the World must notice every one of them.
+"""Deliberate bugs. Each breaks a promise in one place of a core; the World must notice every one of them.
 
-A mutation replaces a function for as long as its context lasts. What it breaks is its docstring.
+A mutation replaces a function for as long as its context lasts. What it breaks is its docstring. Those that are a change of one piece of
+text are in `tests.sim.edits`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ktrdr_broker import leases, ledger, queues, registry, workerdesk
@@ -15,40 +16,9 @@ from ktrdr_broker.model import Found, Job
 from ktrdr_worker import core, duties, lanes, outbox
 from ktrdr_zmq import events, session
 from ktrdr_zmq import messages as m
-from ktrdr_zmq.jobs import JobState, Reason
-
-Mutation = Callable[[], contextlib.AbstractContextManager[None]]
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
-    """Put something else in an attribute's place for a while."""
-    old = owner.__dict__[name]
-    setattr(owner, name, new)
-    try:
-        yield
-    finally:
-        setattr(owner, name, old)
-
-
-@contextlib.contextmanager
-def added(owner: Any, name: str, new: Any) -> Iterator[None]:
-    """Put something where there was no attribute of the class for a while."""
-    assert name not in owner.__dict__
-    setattr(owner, name, new)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
-
-
-@contextlib.contextmanager
-def both(*mutations: contextlib.AbstractContextManager[None]) -> Iterator[None]:
-    """Several changes that make one bug."""
-    with contextlib.ExitStack() as stack:
-        for mutation in mutations:
-            stack.enter_context(mutation)
-        yield
+from ktrdr_zmq.jobs import TAG_CPU, TAG_GPU, Device, JobState, Reason
+from tests.sim.edits import EDITS
+from tests.sim.mutating import Mutation, added, both, replaced
 
 
 def acknowledged_before_the_commit() -> contextlib.AbstractContextManager[None]:
@@ -258,6 +228,30 @@ def old_news_believed() -> contextlib.AbstractContextManager[None]:
     return replaced(events.Tracker, "on_event", on_event)
 
 
+def _both_tags(device: Device) -> contextlib.AbstractContextManager[None]:
+    return put(registry._TAGS, device, (TAG_GPU, TAG_CPU))
+
+
+@contextlib.contextmanager
+def put(table: dict[Any, Any], key: Any, value: Any) -> Iterator[None]:
+    """Another entry in a table."""
+    old, table[key] = table[key], value
+    try:
+        yield
+    finally:
+        table[key] = old
+
+
+def gpu_jobs_on_cpu_slots() -> contextlib.AbstractContextManager[None]:
+    """A job that asks for a GPU gets a CPU."""
+    return _both_tags(Device.GPU)
+
+
+def cpu_jobs_on_gpu_slots() -> contextlib.AbstractContextManager[None]:
+    """A job that asks for a CPU occupies a GPU."""
+    return _both_tags(Device.CPU)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     acknowledged_before_the_commit,
     tokens_that_begin_again,
@@ -282,4 +276,32 @@ MUTATIONS: tuple[Mutation, ...] = (
     credit_for_busy_slots,
     requests_asked_once,
     old_news_believed,
+    gpu_jobs_on_cpu_slots,
+    cpu_jobs_on_gpu_slots,
+    *EDITS,
 )
+
+
+def name_of(mutation: Mutation) -> str:
+    """What a bug is called."""
+    return str(getattr(mutation, "name", "") or getattr(mutation, "__name__", ""))
+
+
+SEEDS_THAT_SHOW: dict[str, int] = {
+    "acknowledged_before_the_commit": 11,
+    "results_said_once": 17,
+    "verdicts_ignored": 37,
+    "outcomes_acknowledged_before_the_commit": 11,
+    "checkpoints_without_a_token": 119,
+    "results_judged_by_their_session": 83,
+    "results_counted_twice": 31,
+    "stalls_blamed_on_workers": 21,
+    "checkpoints_nobody_keeps": 15,
+    "older_copies_go_on": 20,
+    "zombies_may_go_on": 25,
+    "lost_dispatches_unnoticed": 94,
+    "finished_work_unnamed": 17,
+    "stale_dispatches_obeyed": 21,
+    "neighbours_are_charged": 22,
+}
+"""Where to look first for bugs that not every story shows."""

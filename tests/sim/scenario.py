@@ -49,17 +49,18 @@ class Story(NamedTuple):
 
 def faults_of(rng: random.Random, without: Collection[str]) -> Faults:
     """Some seeds are calm in one respect and wild in another."""
+    slow = rng.random() < 0.3  # whatever stops, stops for longer than any limit
     faults = Faults(
         drop=rng.choice((0.0, 0.0, 0.01, 0.05)),
         duplicate=rng.choice((0.0, 0.02, 0.1)),
         delay=rng.choice((0.001, 0.001, 0.005, 0.05, 0.2)),
         cut=rng.choice((0.0, 0.05, 0.2)),
         block=rng.choice((0.0, 0.02, 0.1)),
-        block_for=(0.2, 60.0),
+        block_for=(8.0, 60.0) if slow else (0.2, 60.0),
         kill=rng.choice((0.0, 0.03, 0.15)),
-        down_for=(0.1, 40.0),
+        down_for=(8.0, 60.0) if slow else (0.1, 40.0),
         freeze=rng.choice((0.0, 0.02, 0.1)),
-        freeze_for=(0.1, 150.0),
+        freeze_for=(8.0, 60.0) if slow else (0.1, 150.0),
         jump=rng.choice((0.0, 0.0, 0.05)),
         drift=rng.choice((0.0, 0.01)),
     )
@@ -100,7 +101,7 @@ class Plan:
         spec = JobSpec(
             "short" if sort == "short" else "rare" if sort == "nobody's" else "long", device=device, gpu_wait=rng.choice((0.0, 0.0, 3.0)),
             priority=rng.choice((0, 0, 5)), submitter=rng.choice(("a", "b")), queue=sort == "nobody's" or rng.random() < 0.8, max_crashes=3,
-            max_losses=rng.choice((50, 50, 1)), reclaim_after=rng.choice((0.0, 0.0, 0.5)), inputs=inputs,
+            max_losses=rng.choice((50, 50, 0, 1)), reclaim_after=rng.choice((0.0, 0.0, 0.5, 25.0)), inputs=inputs,
             run_timeout=rng.choice((0.0,) * 5 + (4.0,)), queue_timeout=rng.choice((0.0,) * 8 + (6.0,)) if sort != "nobody's" else 0.0,
         )  # fmt: skip
         job_id = self._enter(number, work, unending=sort == "nobody's" and not cancels)
@@ -147,7 +148,7 @@ class Stage:
         self.world.add(ClientMachine(plan, random.Random(seed + 9), self.ledger), ["clients", "events", "bulk"])
         self.copied: MemoryStore | None = None
         for operation in OPERATIONS:
-            if rng.random() < (0.25 if operation != "restore" else 0.08) and operation not in without:
+            if rng.random() < (0.25 if operation != "restore" else 0.15) and operation not in without:
                 self.world.later(rng.uniform(5.0, self.trouble_s), lambda operation=operation: self._operate(operation))
 
     def _add(self, name: str, slots: dict[str, int], **about: object) -> None:
@@ -165,7 +166,7 @@ class Stage:
             self.copied = broker.audit.copy()
         elif operation == "full":
             broker.full = True
-            world.later(draw(self.rng, (0.3, 40.0)), lambda: setattr(broker, "full", False))
+            world.later(draw(self.rng, (0.3, 90.0)), lambda: setattr(broker, "full", False))
         elif operation == "stop broker":
             world.poke("broker", lambda: broker.terminate(world.now_of("broker"), world.wall_of("broker")))
         elif operation == "stop worker":
@@ -213,18 +214,22 @@ class Stage:
         world, broker, ledger = self.world, self.broker, self.ledger
         world.run(self.rng.uniform(0.0, 5.0))
         ledger.forked = ledger.shared_ids = True  # what happens now is in no book, and what is acknowledged now is lost again
-        known = [w for w in self.workers if w.core and w.core.info.store_id]
-        wiser = [w.name for w in known if w.core.duties.last_token > copy.token or w.core.info.highest_epoch > copy.epoch]
+        seen = {w.name: w.seen for w in self.workers}
+        steady = {w.name for w in self.workers if w.core and w.core.info.store_id and not w.core.leaving}
         for name in ("client", "admin"):
             world.freeze(name, CONVERGES_S + 1.0)
-        world.kill("broker", "")
+        world.kill("broker", "restored")
         broker.restore(copy)
+        before, token = copy.epoch, copy.token
         world.start("broker")
+        wiser = {name for name, (epoch, last) in seen.items() if last > token or epoch > before}
+        # Two starts have one number if the clock was set back between them; then nobody need notice.
+        must = wiser & steady if all(epoch != copy.epoch for epoch, _ in seen.values()) else set()
         world.run(CONVERGES_S)
-        if bool(wiser) != bool(broker.fatal):
-            raise Violation(f"an older copy: {wiser} know more than it, and the broker says {broker.fatal}")
+        if (must and not broker.fatal) or (broker.fatal and not wiser):
+            raise Violation(f"an older copy: {sorted(wiser)} know more than it, and the broker says {broker.fatal}")
         broker.fatal.clear()
-        world.kill("broker", "")
+        world.kill("broker", "restored")
         broker.restore(None)
         broker.audit.renew()  # --restored: some workers may have worked for the copy meanwhile
         world.start("broker")

@@ -90,7 +90,11 @@ class WorkerMachine:
             self._transfers.receive(frames, now)
             return
         message, bodies = codec.decode(frames, codec.TO_WORKER)
+        session = self.core.session
         self.core.on_message(message, bodies, now)
+        if isinstance(message, m.Dispatch) and message.session != session:
+            taken = [item.token for item in message.items if item.token in self.core.duties.jobs]
+            self._ledger.problems += [f"{self.name} takes token {token:x} from another session" for token in taken]
         if isinstance(message, m.HelloOk) and message.session == self.core.session:
             jobs = self.core.duties.jobs
             aborted = [verdict.token for verdict in message.verdicts if verdict.verdict == "ABORT"]
@@ -123,6 +127,8 @@ class WorkerMachine:
         out, self._timers = self._timers, []
         for effect in self.core.drain(now):
             if isinstance(effect, fx.Send):
+                if isinstance(effect.message, m.WorkerBye) and self.core.outbox.finished:
+                    self._ledger.problems.append(f"{self.name} says good-bye with results in hand")
                 out.append(ToServer("workers", codec.encode(effect.message, effect.bodies)))
             elif isinstance(effect, fx.Reconnect):
                 out.append(Reconnect("workers"))
@@ -190,6 +196,9 @@ class WorkerMachine:
         if any(artifact.name == "huge" for artifact in effect.artifacts):
             core.on_uploaded(effect.token, effect.seq, "it is too large")
             return [Timer(0.0, ("bulk", 0))]  # another turn
+        if not left:
+            core.on_uploaded(effect.token, effect.seq)
+            return [Timer(0.0, ("bulk", 0))]
         for digest in sorted(left):
             self._transfers.put(digest, lambda error, now, digest=digest: done(digest))
         return [ToServer("workers", codec.encode(m.Have(1, sorted(left))))]
@@ -199,6 +208,13 @@ class WorkerMachine:
     def check(self) -> list[str]:
         queued = [job for queue in self.core.lanes.queues.values() for job in queue if job.spec.kind == "long"]
         return self.core.check() + [f"{self.name} was sent a long job for which it has no slot" for _ in queued]
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """The highest epoch and token that it knows of, with its memory or its disk."""
+        if self.core is None:
+            return self._memory[1], max(self._disk, default=0)
+        return self.core.info.highest_epoch, self.core.duties.last_token
 
     @property
     def at_rest(self) -> bool:

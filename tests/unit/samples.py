@@ -72,7 +72,7 @@ FULL: list[tuple[m.Message, list[bytes]]] = [
     (m.WorkerBye(SESSION, 30.0), []),
     (m.LogTail(3, b"\x00abcd", JOB, 10, 5, True), [b"hello"]),
     (m.Have(3, [DIGEST]), []),
-    (m.HelloOk(EPOCH, STORE, SESSION, 2.0, 10.0, m.MAX_MESSAGE, 262_144, [m.Verdict(JOB, TOKEN, "CONTINUE")], "0.1.0"), []),
+    (m.HelloOk(EPOCH, STORE, SESSION, 2.0, 10.0, m.MAX_MESSAGE, 262_144, [m.Verdict(JOB, TOKEN, "CONTINUE")], "0.1.0", 2), []),
     (
         m.Dispatch(
             SESSION,

@@ -96,7 +96,6 @@ class WorkerCore:
         self._max_octets = m.MAX_MESSAGE // 2
         self._tries = 0
         self._greet_at = now
-        self._greetings = 0
         self._greeted_at = now
         self._heard = now
         self._ping_at = now
@@ -150,8 +149,7 @@ class WorkerCore:
                 self._hello(now)  # if its DISPATCH was lost, the two sides have counted differently what was sent: begin anew
 
     def _hello_ok(self, ok: m.HelloOk, now: float) -> None:
-        self._greetings -= 1
-        if self.link is not Link.GREETING or self._greetings > 0:
+        if self.link is not Link.GREETING or ok.hello_seq != self.info.hello_seq:
             return  # the answer to an earlier HELLO on this socket; the one to the latest will come
         if self.info.store_id not in (b"", ok.store_id):
             self._effects.append(Note("warning", "The broker at this address is another one than before: it has another store."))
@@ -265,7 +263,6 @@ class WorkerCore:
         self.outbox.greet()
         self.info.hello_seq += 1
         self.info.highest_token = self.duties.last_token
-        self._greetings += 1
         self._greeted_at = now
         finished = [m.JobRef(entry.item.job_id, entry.item.token) for entry in self.outbox.finished.values()]
         self._effects.append(Send(m.WorkerHello(self.info, self.duties.running(), finished)))
@@ -287,7 +284,6 @@ class WorkerCore:
             self._heard += stall
             self._greeted_at += stall
         if self.link is Link.DOWN and now >= self._greet_at:
-            self._greetings = 0
             self._effects.append(Reconnect())
             self._hello(now)
         elif self.link is Link.GREETING and now >= self._greeted_at + self._hello_patience():
@@ -345,6 +341,11 @@ class WorkerCore:
         effects, duties.effects = duties.effects, []
         sends, self._effects = self._effects, []
         return effects + sends
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it ends as soon as nothing is left to do."""
+        return self._leaving
 
     def _credit(self) -> Totals | None:
         """Cumulative grants that the broker does not know of yet."""

@@ -144,6 +144,20 @@ def test_an_older_copy_of_the_same_start_is_known_by_a_token_that_it_lacks() -> 
     assert "--restored" in older.broker.fatal
 
 
+def test_an_older_copy_is_known_although_two_starts_have_one_epoch() -> None:
+    """The broker's clock was set back, so that the start of the copy is numbered like the one that it lacks."""
+    house = House()
+    copy = house.store.copy()
+    house.restart(0.0)
+    worker = house.worker()
+    house.client().submit()
+    token = worker.items[worker.jobs[0]].token
+    older = House(copy)
+    assert older.broker.ledger.epoch == token >> 32
+    assert Peer(older, "cpu-1", highest_epoch=token >> 32, highest_token=token, store_id=copy.store_id).hello() is None
+    assert f"cpu-1 has seen token {token:x}" in older.broker.fatal
+
+
 def test_a_restored_copy_that_is_meant_is_another_store() -> None:
     house = House()
     worker, client = house.worker(), house.client()

@@ -92,7 +92,7 @@ def test_no_command_loads_the_science(words: tuple[str, ...]) -> None:
 
 
 def test_help_is_fast() -> None:
-    """The promise is 0.3 s on an idle machine. Processor time is measured, and the best of three, because machines that run tests are busy."""
+    """The promise is 0.3 s on an idle machine. Processor time is measured, and the best of three: machines that run tests are busy."""
     took = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

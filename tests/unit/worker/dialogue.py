@@ -75,7 +75,7 @@ class Desk:
         """The broker answers HELLO."""
         self.session += 1
         given = [m.Verdict(job_id(token), token, verdict) for token, verdict in verdicts]
-        return self.say(m.HelloOk(epoch, store, self.session, 2.0, 10.0, 1 << 20, 1 << 18, given))
+        return self.say(m.HelloOk(epoch, store, self.session, 2.0, 10.0, 1 << 20, 1 << 18, given, hello_seq=self.core.info.hello_seq))
 
     def dispatch(self, *tokens: int, tag: str = "cpu", session: int | None = None, **spec: Any) -> Desk:
         """The broker sends jobs; by default of kind echo."""

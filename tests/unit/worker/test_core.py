@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ktrdr_worker import effects as e
 from ktrdr_worker import pipe
+from ktrdr_worker.core import Link
 from ktrdr_worker.duties import Death
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.jobs import Artifact, Failure, Outcome
@@ -61,7 +62,7 @@ def test_silence_leads_to_a_new_socket_with_full_jitter_until_it_is_answered() -
 
 def test_quicker_heartbeats_mean_quicker_returns() -> None:
     desk = Desk(live=False).tick()
-    desk.say(m.HelloOk(7, STORE, 1, 0.3, 1.5, 1 << 20, 1 << 18, []))
+    desk.say(m.HelloOk(7, STORE, 1, 0.3, 1.5, 1 << 20, 1 << 18, [], hello_seq=1))
     desk.effects.clear()
     times = []
     for _ in range(8):
@@ -368,6 +369,16 @@ def test_cancel_of_a_job_that_never_came_begins_a_new_session() -> None:
     desk.heard(m.WorkerHello)
     (hello,) = desk.say(cancel(9)).heard(m.WorkerHello)
     assert [ref.token for ref in hello.finished] == [9]
+
+
+def test_the_answer_to_an_earlier_hello_is_not_taken_for_that_to_the_latest() -> None:
+    """It was said twice by the network, and the latest HELLO was lost: the broker does not know what that one offered."""
+    desk = Desk(live=False).tick()
+    first = m.HelloOk(7, STORE, 1, 2.0, 10.0, 1 << 20, 1 << 18, hello_seq=1)
+    desk.say(first).say(m.Nack("HELLO_REQUIRED"))
+    assert desk.core.info.hello_seq == 2
+    assert desk.say(first).core.link is not Link.LIVE
+    assert desk.welcome().core.link is Link.LIVE
 
 
 def test_a_ping_repeats_the_credit() -> None:
