@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 TAIL: Final = 16 * 1024
 SWEEPS: Final = 200
+NO_CHILD_S: Final = 1.0
+"""Seconds after which a lane whose child cannot be started tries again."""
 SWEEP_EVERY: Final = 0.02
 RECEIVE: Final = 1 << 18
 PIPE_SIZE: Final = 1 << 20
@@ -104,6 +106,7 @@ class Executor:
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._children: dict[Lane, _Child] = {}
+        self._barren: set[Lane] = set()
         self._dirty: set[_Child] = set()
         self._memory_watch: asyncio.TimerHandle | None = None
         processes.become_subreaper()
@@ -116,13 +119,15 @@ class Executor:
 
     def start(self, lane: Lane, job: Assignment, inputs: tuple[tuple[str, str, bytes], ...] = (), checkpoint: str = "") -> None:
         """Give a job to a lane's child, made if need be."""
+        if lane in self._barren:  # what stands behind a job that found no process shares its fate: it would be in two children otherwise
+            return
         child = self._children.get(lane)
         if child is None:
             try:
                 child = self._spawn(lane)
             except OSError as error:
-                death = Death(f"No child process can be started: {error}", began=False)
-                self._loop.call_later(1.0, self._sink.on_gone, lane, death, None)
+                self._barren.add(lane)
+                self._loop.call_later(NO_CHILD_S, self._gave_up, lane, Death(f"No child process can be started: {error}", began=False))
                 return
         child.jobs.append(job)
         child.output.expect(job.token)
@@ -132,6 +137,11 @@ class Executor:
         self._put(child, pipe.Run(job.token, spec.kind, job.job_id, job.attempt, device, threads, job.body, inputs, checkpoint))
         if spec.memory_limit and self._memory_watch is None:
             self._memory_watch = self._loop.call_later(self._config.memory_every, self._watch_memory)
+
+    def _gave_up(self, lane: Lane, death: Death) -> None:
+        """The lane may try again; its first job is turned down, those behind it begin anew."""
+        self._barren.discard(lane)
+        self._sink.on_gone(lane, death, None)
 
     def stop(self, lane: Lane, token: int, interrupt: bool) -> None:
         """Ask a child to leave a job out, or to end it."""
@@ -148,10 +158,10 @@ class Executor:
     def kill(self, lane: Lane) -> None:
         """Kill a lane's child and everything below it; `Sink.on_gone` follows when all are gone."""
         child = self._children.get(lane)
-        if child is None:
-            self._loop.call_soon(self._sink.on_gone, lane, Death("It was killed."), None)
-        else:
+        if child is not None:
             self._kill(child)
+        elif lane not in self._barren:
+            self._loop.call_soon(self._sink.on_gone, lane, Death("It was killed."), None)
 
     def log_of(self, token: int) -> JobLog | None:
         """What a running job has printed so far; None if nothing."""
@@ -168,7 +178,7 @@ class Executor:
 
     def prestart(self, lane: Lane) -> None:
         """Have a warm child ready before its first job."""
-        if lane not in self._children:
+        if lane not in self._children and lane not in self._barren:
             with contextlib.suppress(OSError):
                 self._spawn(lane)
             self.flush()
