@@ -14,7 +14,7 @@ from tests.e2e.house import Daemon, House, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.science, pytest.mark.slow, pytest.mark.timeout(600)]
 
-EPOCHS = 1000
+EPOCHS = 5000
 KILLS = ["child"] * 4 + ["agent"] * 3 + ["broker"] * 3
 WORKER = ("--handlers", "training=quick_training:handler", "--slots", "cpu=1")
 

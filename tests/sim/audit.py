@@ -185,6 +185,13 @@ class Coverage:
 
         ledger.move = counted
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Coverage):
+            return NotImplemented
+        return (self.messages, self.transitions, self.reasons) == (other.messages, other.transitions, other.reasons)
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
     def __iadd__(self, other: Coverage) -> Self:
         self.messages.update(other.messages)
         self.transitions.update(other.transitions)
