@@ -7,11 +7,10 @@ written down, and gone on with elsewhere: a training that was interrupted ends w
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import os
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -22,6 +21,7 @@ from ktrdr_worker.trading import tensors
 from ktrdr_worker.trading.arrays import Array
 from ktrdr_worker.trading.losses import Loss
 from ktrdr_worker.trading.schedule import learning_rate
+from ktrdr_worker.trading.steps import State, steps
 from ktrdr_zmq.errors import UsageError
 from ktrdr_zmq.results import EpochHistory
 from ktrdr_zmq.strategy.schema import CLASSES, Model, Training
@@ -109,7 +109,7 @@ class Learner:
         outputs = 1 if self._loss.regression else len(CLASSES)
         self._network = networks.build(train.matrix.shape[1], model, outputs).to(device)
         self._train, self._validation = (part._replace(aims=self._loss.aim(part.aims)) for part in _on(device, train, validation))
-        self._optimizer = _optimizer(self._network, settings)
+        self._steps = steps(self._network, self._loss, settings)
         self._best = copy.deepcopy(self._network.state_dict())
         history = EpochHistory(epoch=[], train_loss=[], validation_loss=[], train_accuracy=[], validation_accuracy=[], learning_rate=[])
         self.progress = Progress(job=job, history=history)
@@ -135,8 +135,7 @@ class Learner:
         """
         epoch = self.epoch + 1
         rate = learning_rate(self._settings, self.progress.history.validation_loss)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        self._steps.rate(rate)
         order = torch.randperm(len(self._train.aims), generator=self._order).to(self._device)
         self._pass(order)
         losses = [_score(self._network, part, self._window, self._loss) for part in (self._train, self._validation)]
@@ -146,18 +145,13 @@ class Learner:
 
     def _pass(self, order: torch.Tensor) -> None:
         """One epoch: every sample once, in the given order. A block of many batches is gathered at a time."""
-        network, loss, optimizer, clip = self._network, self._loss, self._optimizer, self._settings.gradient_clip
-        size = self._settings.batch_size
-        network.train()
+        size, learn = self._settings.batch_size, self._steps.step
+        self._network.train()
         for block in networks.blocks(self._train.matrix, len(order), self._window, size):
             chosen = order[block]
             inputs = networks.gather(self._train.matrix, self._train.positions[chosen], self._window)
             for rows, aims in zip(inputs.split(size), self._train.aims[chosen].split(size), strict=True):
-                optimizer.zero_grad(set_to_none=True)
-                loss.mean(network(rows), aims).backward()
-                if clip > 0:
-                    nn.utils.clip_grad_norm_(network.parameters(), clip)
-                optimizer.step()
+                learn(rows, aims)
 
     def _judge(self, epoch: int, loss: float) -> None:
         """Keep the weights if they are the best so far."""
@@ -181,8 +175,8 @@ class Learner:
         """The whole state: weights, optimizer, random generators, the best so far."""
         state = {f"now.{name}": tensor for name, tensor in self._network.state_dict().items()}
         state |= {f"best.{name}": tensor for name, tensor in self._best.items()}
-        for index, entries in self._optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": value for name, value in entries.items() if isinstance(value, torch.Tensor)}
+        for index, entries in self._steps.state().items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
         state["random.order"], state["random.torch"] = self._order.get_state(), torch.get_rng_state()
         if self._device.startswith("cuda"):
             state["random.cuda"] = torch.cuda.get_rng_state()
@@ -212,13 +206,9 @@ class Learner:
 
     def _take(self, state: dict[str, torch.Tensor]) -> None:
         """Put tensors where they were."""
-        optimizer = self._optimizer.state_dict()
-        optimizer["state"] = _optimizer_state(state)
-        if len(optimizer["state"]) != len(list(self._network.parameters())):
-            raise KeyError("the optimizer's state")
         self._network.load_state_dict(_part(state, "now."))
         self._best = {name: state[f"best.{name}"].to(self._device) for name in self._network.state_dict()}
-        self._optimizer.load_state_dict(optimizer)
+        self._steps.restore(_optimizer_state(state))
         self._order.set_state(state["random.order"])
         torch.set_rng_state(state["random.torch"])
         if self._device.startswith("cuda"):
@@ -229,9 +219,9 @@ def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _optimizer_state(state: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+def _optimizer_state(state: dict[str, torch.Tensor]) -> State:
     """The optimizer's tensors by parameter, as torch wants them."""
-    entries: dict[int, dict[str, torch.Tensor]] = {}
+    entries: State = {}
     for name, tensor in _part(state, "optimizer.").items():
         index, _, key = name.partition(".")
         entries.setdefault(int(index), {})[key] = tensor
@@ -295,17 +285,3 @@ class Diverged(UsageError):
     """The loss is no number any more."""
 
     code = "DIVERGED"
-
-
-OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
-    "adam": functools.partial(torch.optim.Adam, fused=True),
-    "adamw": functools.partial(torch.optim.AdamW, fused=True),
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": functools.partial(torch.optim.SGD, momentum=0.9, fused=True),
-}
-
-
-def _optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    return OPTIMIZERS[settings.optimizer](network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -40,6 +40,10 @@ class Loss:
         self._smoothing = settings.label_smoothing
         balanced = settings.class_weights == "balanced" and not self.regression
         self._weight = torch.tensor(balance(targets), dtype=torch.float32, device=device) if balanced else None
+        self._shares = torch.eye(len(CLASSES), device=device) * (1.0 - self._smoothing) + self._smoothing / len(CLASSES)
+        if self._weight is not None:
+            self._shares = self._shares * self._weight
+        self._total = self._shares.sum(dim=1, keepdim=True)
 
     def aim(self, targets: torch.Tensor) -> torch.Tensor:
         """Targets in the unit of the network's output."""
@@ -58,6 +62,33 @@ class Loss:
     def sum(self, outputs: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
         """The loss of some samples times their `weight`."""
         return self._focal(outputs, aims) if self._kind == "focal" else self._plain(outputs, aims, "sum")
+
+    def slope(self, outputs: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
+        """The derivative of `mean` by each output, in closed form: autograd takes ten times as long for a batch as small as ours.
+
+        Returns
+        -------
+        Tensor of float32, shape (n, outputs)
+        """
+        if self.regression:
+            distance = outputs - aims[:, None]
+            match self._kind:
+                case "mse":
+                    distance = distance.mul_(2.0)
+                case "mae":
+                    distance = distance.sign_()
+                case "huber":
+                    distance = distance.clamp_(-1.0, 1.0)
+            return distance.div_(len(aims))
+        probabilities = torch.softmax(outputs, dim=1)
+        if self._kind == "focal":
+            own = probabilities.gather(1, aims[:, None])
+            factor = (1.0 - own) ** FOCUS - FOCUS * own * (1.0 - own) ** (FOCUS - 1.0) * own.log()
+            share = torch.eye(len(CLASSES), device=outputs.device)[aims]
+            slope = (probabilities - share) * (factor if self._weight is None else factor * self._weight[aims, None])
+        else:
+            slope = probabilities.mul_(self._total.index_select(0, aims)).sub_(self._shares.index_select(0, aims))
+        return slope.div_(self.weight(aims))
 
     def right(self, outputs: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
         """How many samples are right: in their class, or in whether the return is above 0."""
