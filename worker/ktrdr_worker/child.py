@@ -78,11 +78,11 @@ class Child:
                 self._changed.notify()
         elif isinstance(frame, pipe.Stop):
             with self._changed:
-                left_out = self._waiting.pop(frame.token, None) is not None
+                # Said before a job behind it can begin: the agent hears of the ends of jobs in their order.
+                if self._waiting.pop(frame.token, None) is not None:
+                    self.send(pipe.LeftOut(frame.token))
                 if frame.interrupt and self._current is not None and self._current_token == frame.token:
                     self._current.interrupted = True
-            if left_out:
-                self.send(pipe.LeftOut(frame.token))
         else:
             self._setup, self._spool, self._work, self._cache = frame, Path(frame.spool), Path(frame.work), Path(frame.cache)
 

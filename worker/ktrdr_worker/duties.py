@@ -160,14 +160,16 @@ class Duties:
         if isinstance(frame, pipe.Ready):
             return
         job = self.jobs.get(frame.token)
-        if job is None or job.stop is Stop.ABORT:
+        if job is None:
             return
-        if isinstance(frame, pipe.Progress):
-            self._outbox.progress(job, frame)
-        elif isinstance(frame, pipe.Checkpointed):
-            self.effects += self.checkpoints.saved(job.job_id, job.token, frame.seq, frame.artifact)
-        else:
+        if isinstance(frame, pipe.LeftOut):
             self._left_out(job, now)
+        elif job.stop is Stop.ABORT:  # nobody wants to hear of it
+            return
+        elif isinstance(frame, pipe.Progress):
+            self._outbox.progress(job, frame)
+        else:
+            self.effects += self.checkpoints.saved(job.job_id, job.token, frame.seq, frame.artifact)
 
     def _ended(self, frame: pipe.Ended, now: float, closing: bool) -> None:
         job = self.jobs.get(frame.token)
@@ -204,7 +206,7 @@ class Duties:
         killed, lane.killing, lane.closing = lane.killing, 0, False
         self._touched.add(lane.tag)
         jobs = list(lane.jobs)
-        if jobs and jobs[0].phase is Phase.FETCHING:  # no child had it yet
+        if jobs and (jobs[0].phase is Phase.FETCHING or self._starts(lane)):  # no child had it yet
             return
         first = jobs.pop(0) if jobs and killed in (0, jobs[0].token) else None
         run_s = now - lane.since
@@ -218,6 +220,10 @@ class Duties:
         if first is not None:
             self._leave(first, now)
             self._bury(first, death, run_s, now)
+
+    def _starts(self, lane: Lane) -> bool:
+        """Whether a job is about to be given to the lane's child: its inputs have come in this turn."""
+        return any(isinstance(effect, StartJob) and effect.lane is lane for effect in self.effects)
 
     def _bury(self, job: Assignment, death: Death, run_s: float, now: float) -> None:
         """Say how the job ended whose child has died."""

@@ -12,33 +12,28 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from ktrdr_worker import pipe, processes
+from ktrdr_worker.children import Child, death, launch
 from ktrdr_worker.duties import Death
 from ktrdr_worker.lanes import Assignment, Lane
-from ktrdr_worker.logs import JobLog, LogPipe
+from ktrdr_worker.logs import JobLog
 from ktrdr_worker.spool import LOG, Spool
 from ktrdr_zmq.jobs import TAG_GPU
 
 log = logging.getLogger(__name__)
 
-TAIL: Final = 16 * 1024
 SWEEPS: Final = 200
 NO_CHILD_S: Final = 1.0
 """Seconds after which a lane whose child cannot be started tries again."""
 SWEEP_EVERY: Final = 0.02
 RECEIVE: Final = 1 << 18
-PIPE_SIZE: Final = 1 << 20
-MARK_VARIABLE: Final = "KTRDR_CHILD_MARK"
 
 
 class ExecutorConfig(NamedTuple):
@@ -70,33 +65,6 @@ class Sink(Protocol):
         """A lane's child and everything it started are gone."""
 
 
-class _Child:
-    """One child process and the agent's ends of its pipes."""
-
-    def __init__(self, lane: Lane, popen: subprocess.Popen[bytes], line: socket.socket, output: LogPipe, mark: str) -> None:
-        self.lane = lane
-        self.popen = popen
-        self.line = line
-        self.output = output
-        self.mark = mark.encode()
-        self.framer = pipe.Framer()
-        self.outgoing = bytearray()
-        self.jobs: deque[Assignment] = deque()
-        self.began = False
-        self.served = 0
-        self.closing = False
-        self.soiled = False
-        self.dead = False
-        self.killed = False
-        self.verdict = ""
-        self.suspects: list[int] = []
-        self.pidfd = -1
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-
 class Executor:
     """All child processes of a worker."""
 
@@ -105,9 +73,9 @@ class Executor:
         self._spool = spool
         self._sink = sink
         self._loop = asyncio.get_running_loop()
-        self._children: dict[Lane, _Child] = {}
+        self._children: dict[Lane, Child] = {}
         self._barren: set[Lane] = set()
-        self._dirty: set[_Child] = set()
+        self._dirty: set[Child] = set()
         self._memory_watch: asyncio.TimerHandle | None = None
         processes.become_subreaper()
 
@@ -129,6 +97,7 @@ class Executor:
                 self._barren.add(lane)
                 self._loop.call_later(NO_CHILD_S, self._gave_up, lane, Death(f"No child process can be started: {error}", began=False))
                 return
+        child.late = child.late or (child.dead and not child.jobs)
         child.jobs.append(job)
         child.output.expect(job.token)
         spec = job.spec
@@ -207,55 +176,36 @@ class Executor:
             return self._config.devices[lane.index]
         return "cpu", {"CUDA_VISIBLE_DEVICES": ""}
 
-    def _spawn(self, lane: Lane) -> _Child:
-        ours, theirs = socket.socketpair()
-        reader, writer = os.pipe()
-        mark = secrets.token_hex(8)
-        environment = {**os.environ, **self._config.environment, **self._device(lane)[1], MARK_VARIABLE: mark}
-        command = [sys.executable, "-P", "-m", "ktrdr_worker.child", str(theirs.fileno()), str(os.getpid())]
-        try:
-            popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, pass_fds=(theirs.fileno(),), env=environment,
-                start_new_session=True,
-            )  # fmt: skip
-        except OSError:
-            ours.close()
-            os.close(reader)
-            raise
-        finally:
-            theirs.close()
-            os.close(writer)
-        ours.setblocking(False)
-        os.set_blocking(reader, False)
-        _widen(reader)
-        boundary = b"\0" + mark.encode()
-        child = self._children[lane] = _Child(lane, popen, ours, LogPipe(reader, boundary, self._make_log), mark)
-        self._loop.add_reader(ours.fileno(), self._readable, child)
-        self._loop.add_reader(reader, self._printed, child)
+    def _spawn(self, lane: Lane) -> Child:
+        environment = {**os.environ, **self._config.environment, **self._device(lane)[1]}
+        child = self._children[lane] = launch(lane, environment, self._make_log)
+        self._loop.add_reader(child.line.fileno(), self._readable, child)
+        self._loop.add_reader(child.output.fd, self._printed, child)
         self._watch_death(child)
         config = self._config
         spool = self._spool
         places = (str(spool.folder), str(spool.work), str(spool.kept))
-        self._put(child, pipe.Setup(dict(config.handlers), *places, boundary, config.spool_after))
+        self._put(child, pipe.Setup(dict(config.handlers), *places, child.boundary, config.spool_after))
         return child
 
     def _make_log(self, token: int) -> JobLog:
         return JobLog(self._spool.job(token) / LOG, self._config.log_limit)
 
-    def _watch_death(self, child: _Child) -> None:
-        if hasattr(os, "pidfd_open"):
+    def _watch_death(self, child: Child) -> None:
+        try:
             child.pidfd = os.pidfd_open(child.pid)
-            self._loop.add_reader(child.pidfd, self._died, child)
-        else:
+        except (AttributeError, OSError):  # another system than Linux, or no descriptor is left
             self._loop.run_in_executor(None, child.popen.wait).add_done_callback(lambda _: self._died(child))
+        else:
+            self._loop.add_reader(child.pidfd, self._died, child)
 
     # ------------------------------------------------------------ the line
 
-    def _put(self, child: _Child, frame: pipe.ToChild) -> None:
+    def _put(self, child: Child, frame: pipe.ToChild) -> None:
         child.outgoing += pipe.pack(frame)
         self._dirty.add(child)
 
-    def _write(self, child: _Child) -> None:
+    def _write(self, child: Child) -> None:
         if child.dead or not child.outgoing:
             return
         try:
@@ -268,11 +218,11 @@ class Executor:
         if child.outgoing:
             self._loop.add_writer(child.line.fileno(), self._writable, child)
 
-    def _writable(self, child: _Child) -> None:
+    def _writable(self, child: Child) -> None:
         self._loop.remove_writer(child.line.fileno())
         self._write(child)
 
-    def _readable(self, child: _Child) -> None:
+    def _readable(self, child: Child) -> None:
         try:
             data = child.line.recv(RECEIVE)
         except BlockingIOError:
@@ -282,10 +232,18 @@ class Executor:
         if not data:
             self._loop.remove_reader(child.line.fileno())  # the end of the process is seen elsewhere
             return
-        for octets in child.framer.feed(data):
-            self._frame(child, pipe.FROM_CHILD.decode(octets))
+        self._hear(child, data)
 
-    def _frame(self, child: _Child, frame: pipe.FromChild) -> None:
+    def _hear(self, child: Child, data: bytes) -> None:
+        """Take in what a child says. If that fails, nobody knows what the child does: it is killed, its jobs run again."""
+        try:
+            for octets in child.framer.feed(data):
+                self._frame(child, pipe.FROM_CHILD.decode(octets))
+        except Exception:
+            log.exception("what a child said could not be dealt with; it is replaced, its jobs run again")
+            self._kill(child)
+
+    def _frame(self, child: Child, frame: pipe.FromChild) -> None:
         if isinstance(frame, pipe.Ended):
             self._ended(child, frame)
             return
@@ -296,7 +254,7 @@ class Executor:
             child.jobs = deque(job for job in child.jobs if job.token != frame.token)
         self._sink.on_frame(frame, None, child.closing)
 
-    def _ended(self, child: _Child, frame: pipe.Ended) -> None:
+    def _ended(self, child: Child, frame: pipe.Ended) -> None:
         if not child.jobs or child.jobs[0].token != frame.token:
             if not child.killed:
                 log.error("a child is out of step: it reported the end of a job that is not its first; it is replaced, its jobs run again")
@@ -317,7 +275,7 @@ class Executor:
         if child.closing and not child.jobs:
             self._retire(child)
 
-    def _retire(self, child: _Child) -> None:
+    def _retire(self, child: Child) -> None:
         """Let a child go that has done its last job."""
         if child.soiled:
             self._kill(child)
@@ -328,7 +286,7 @@ class Executor:
 
     # ------------------------------------------------------------ output and memory
 
-    def _printed(self, child: _Child) -> None:
+    def _printed(self, child: Child) -> None:
         if not child.output.pump():
             self._loop.remove_reader(child.output.fd)
 
@@ -350,12 +308,12 @@ class Executor:
 
     # ------------------------------------------------------------ death
 
-    def _kill(self, child: _Child) -> None:
+    def _kill(self, child: Child) -> None:
         if not child.dead:
             child.killed = True
             child.suspects += processes.kill_tree(child.pid)
 
-    def _unwatch(self, child: _Child) -> None:
+    def _unwatch(self, child: Child) -> None:
         for fd in (child.line.fileno(), child.output.fd, child.pidfd):
             if fd >= 0:
                 self._loop.remove_reader(fd)
@@ -365,20 +323,19 @@ class Executor:
             child.pidfd = -1
         child.line.close()
 
-    def _died(self, child: _Child) -> None:
+    def _died(self, child: Child) -> None:
         """The process has ended: hear its last words, then make sure that nothing of it is left."""
         if child.dead or child.popen.poll() is None:
             return
         with contextlib.suppress(OSError):
             while data := child.line.recv(RECEIVE):
-                for octets in child.framer.feed(data):
-                    self._frame(child, pipe.FROM_CHILD.decode(octets))
+                self._hear(child, data)
         child.dead = True
         self._unwatch(child)
         processes.signal_group(child.pid, signal.SIGKILL)
         self._sweep(child, SWEEPS)
 
-    def _sweep(self, child: _Child, left: int) -> None:
+    def _sweep(self, child: Child, left: int) -> None:
         """Hunt what the dead child has started, until nothing is found any more."""
         if self._children.get(child.lane) is not child:  # closed meanwhile
             return
@@ -389,32 +346,8 @@ class Executor:
         job_log = child.output.rest()
         child.output.close()
         del self._children[child.lane]
-        self._sink.on_gone(child.lane, _death(child, job_log), job_log if child.jobs else None)
-
-
-def _death(child: _Child, job_log: JobLog | None) -> Death:
-    """Say how a child ended."""
-    code = child.popen.returncode
-    tail = job_log.tail(TAIL) if job_log is not None else ""
-    number = max(-code, 0)
-    if not child.began:
-        text = f"The child process did not come up (exit code {code}). {tail.strip()[-500:]}".strip()
-    elif number:
-        text = f"The job's process was killed by signal {number} ({processes.signal_name(number)})."
-        if number == signal.SIGKILL and not child.killed:
-            text += " This worker did not send it; the kernel does when memory runs out."
-    else:
-        text = f"The job's process ended by itself with exit code {code}."
-    return Death(text, max(code, 0), number, child.began, child.verdict, tail)
+        self._sink.on_gone(child.lane, death(child, job_log), job_log if child.jobs else None)
 
 
 def _mebibytes(octets: int) -> str:
     return f"{octets / (1 << 20):,.0f} MiB"
-
-
-def _widen(fd: int) -> None:
-    """Give a chatty child a wide pipe, where the system allows it."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)

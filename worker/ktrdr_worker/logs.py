@@ -33,13 +33,14 @@ class JobLog:
         self._half = limit // 2
         self._buffer = bytearray()
         self._file: BinaryIO | None = None
+        self._trouble: OSError | None = None
         self._head = 0
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Take output in."""
+        """Take output in. Trouble with the disk is told by `finish`: whoever hears a child has other things to do."""
         self.size += len(data)
         room = self._half - self._head
         if room > 0:
@@ -47,7 +48,11 @@ class JobLog:
             self._head += len(head)
             self._buffer += head
             if len(self._buffer) > MEMORY:
-                self._to_file()
+                try:
+                    self._to_file()
+                except OSError as error:
+                    self._trouble = error
+                    self._buffer.clear()
         if data:
             self._tail.append(data)
             self._tail_size += len(data)
@@ -89,7 +94,16 @@ class JobLog:
         return data + bytes(self._buffer[first : first + limit - len(data)])
 
     def finish(self) -> None:
-        """Write the file as it stays: head, a line that says how much is left out, tail."""
+        """Write the file as it stays: head, a line that says how much is left out, tail.
+
+        Raises
+        ------
+        OSError
+            When the disk did not take it, now or before.
+        """
+        if self._trouble is not None:
+            self.close()
+            raise self._trouble
         if self._tail:
             missing = self.size - self._head - self._tail_size
             if missing:

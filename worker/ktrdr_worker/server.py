@@ -21,9 +21,10 @@ import zmq
 
 from ktrdr_worker import effects as e
 from ktrdr_worker import pipe
+from ktrdr_worker.children import TAIL
 from ktrdr_worker.core import Link, WorkerConfig, WorkerCore
 from ktrdr_worker.duties import Death
-from ktrdr_worker.executor import TAIL, Executor, ExecutorConfig
+from ktrdr_worker.executor import Executor, ExecutorConfig
 from ktrdr_worker.lanes import Lane
 from ktrdr_worker.logs import JobLog
 from ktrdr_worker.spool import Spool
