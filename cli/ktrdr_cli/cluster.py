@@ -30,8 +30,13 @@ RECENT: Final = 3
 DRAIN_S: Final = 30.0
 DEMO_WORKERS: Final[list[dict[str, Any]]] = [
     {"id": "trainer", "kinds": ["training"], "slots": "cpu=1"},
-    {"id": "tester", "kinds": ["backtesting", "report", "check-lookahead", "check-warmup"], "slots": "cpu=1"},
+    {
+        "id": "tester",
+        "kinds": ["backtesting", "report", "check-lookahead", "check-warmup", "data-import", "data-check", "echo", "noop"],
+        "slots": "cpu=1",
+    },
 ]
+"""Each kind of the demo has one worker, so that the model travels; together they offer all that there is, to whoever keeps them."""
 
 
 @click.command("up", cls=Command)

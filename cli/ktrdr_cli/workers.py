@@ -94,7 +94,7 @@ def drain(worker: str, stop: bool, leave: bool) -> None:
     """Let a worker take no more jobs; those that run there end first."""
     answer = _admin("drain", worker_id=worker, stop=stop, leave=leave)
     running = int(answer["running"])
-    rest = f" {running} jobs still run there." if running else ""
+    rest = f" {running} {'job still runs' if running == 1 else 'jobs still run'} there." if running else ""
     face().out.show(
         {"schema": 1, **answer}, f"{worker} takes no more jobs.{rest} Undo it with: ktrdr workers undrain {worker}", essence=[worker]
     )

@@ -213,6 +213,7 @@ def main(argv: list[str]) -> int:
     parent = os.environ.get("KTRDR_AGENT_PID", "")
     if parent.isdigit():
         processes.die_with_parent(int(parent))
+    os.chdir("/")  # as the processes of jobs do
     out = os.dup(1)
     os.dup2(2, 1)
     document = _find_devices() if argv[0] == "devices" else _ask_kinds(argv[1:])

@@ -33,6 +33,8 @@ from ktrdr_zmq.jobs import Failure, Outcome, Reason
 MAX_TRACEBACK: Final = 16 * 1024
 MAX_MESSAGE: Final = 4 * 1024
 AGENT_GONE: Final = 77
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a disk says that cannot be written."""
 
 
 class Child:
@@ -140,7 +142,7 @@ class Child:
                 raise TypeError(f"The handler of {run.kind} returned {type(result).__name__} and not a dict.")
             body = payload.pack(result, limit=payload.MAX_INLINE_RESULT)
         except BaseException as error:  # noqa: BLE001  # whatever the handler raises is the job's outcome, SystemExit included
-            outcome, failure, reason = _judge(error, job.interrupted)
+            outcome, failure, reason = judge(error, job)
         if failure is None and outcome != Outcome.DONE:
             body = b""
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a handler may have closed or replaced them
@@ -171,11 +173,11 @@ class Child:
         os.write(self._log_fd, self._setup.mark + token.to_bytes(8, "big"))
 
 
-def _judge(error: BaseException, interrupted: bool) -> tuple[str, Failure | None, str]:
+def judge(error: BaseException, job: RunningJob) -> tuple[str, Failure | None, str]:
     """What an exception out of a handler means: outcome, failure, reason."""
     name = type(error).__name__
     text = str(error)[:MAX_MESSAGE]
-    if interrupted and not isinstance(error, PayloadError):
+    if job.interrupted and not isinstance(error, PayloadError):
         return pipe.INTERRUPTED, None, ""
     if isinstance(error, PayloadError) and error.code == "TOO_LARGE":
         failure = Failure(name, f"The result is too large. {text}", hint="Give large things to context.add_artifact() and return numbers.")
@@ -186,8 +188,11 @@ def _judge(error: BaseException, interrupted: bool) -> tuple[str, Failure | None
         return Outcome.FAILED.value, Failure(name, "The handler stopped although nobody had asked it to."), ""
     if isinstance(error, SystemExit):
         return Outcome.FAILED.value, Failure(name, f"The handler called sys.exit({error.code!r})."), ""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # this host's trouble, not the job's
-        return Outcome.RETRY.value, Failure("DiskError", _disk_trouble(error)), ""
+    trouble = _disk_trouble(error) if isinstance(error, OSError) and error.errno in FULL else _loss(error, job)
+    if trouble:  # this host's, not the job's
+        return Outcome.RETRY.value, Failure("DiskError", trouble), ""
+    if isinstance(error, OSError) and error.errno is not None:
+        text = _where(error)
     lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
     trace = "".join(lines)[-MAX_TRACEBACK:]
     outcome = Outcome.RETRY if isinstance(error, Retryable) else Outcome.FAILED
@@ -200,10 +205,29 @@ def _disk_trouble(error: OSError) -> str:
     )
 
 
+def _loss(error: BaseException, job: RunningJob) -> str:
+    """What to say when a file is gone that only this worker may remove: an input, a checkpoint, or the folder of the job itself."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str) or not job.lost(Path(error.filename)):
+        return ""
+    return (
+        f"{error.filename} on {socket.gethostname()} was removed while the job ran. "
+        "Nobody but the worker may delete anything in its state folder: look for what cleans up there."
+    )
+
+
+def _where(error: OSError) -> str:
+    """What the system said, of which file and on which host."""
+    files = " -> ".join(str(file) for file in (error.filename, error.filename2) if file is not None)
+    host = socket.gethostname()
+    where = f": {files} (on {host})" if files else f" (on {host}; no file was named: the traceback says where)"
+    return f"[Errno {error.errno}] {error.strerror}{where}"[:MAX_MESSAGE]
+
+
 def main(argv: list[str]) -> int:
     """Run a child process on the socket and for the agent named in ``argv``."""
     line_fd, agent_pid = int(argv[0]), int(argv[1])
     die_with_parent(agent_pid)
+    os.chdir("/")  # a folder that cannot go away: torch and numba ask where they are, and fail where that has been deleted
     become_subreaper()
     os.set_inheritable(line_fd, False)
     log_fd = os.dup(2)

@@ -86,6 +86,13 @@ class RunningJob:
         self._cache.mkdir(parents=True, exist_ok=True)
         return self._cache
 
+    def lost(self, path: Path) -> bool:
+        """Whether a path that is not there can only have been removed by somebody else: no handler deletes inputs or the job's folders."""
+        if path in self.inputs.values() or (self._run.checkpoint and path == Path(self._run.checkpoint)):
+            return True
+        folders = [self.spool, *([self._work / self.spool.name] if self._used_work else [])]
+        return any(path.is_relative_to(folder) and not folder.exists() for folder in folders)
+
     def clean_up(self) -> None:
         """Remove the scratch folder, if the job had one."""
         if self._used_work:

@@ -60,7 +60,7 @@ class StateFolder:
     """
 
     def __init__(self, path: Path, worker_id: str = "", number: int = 1) -> None:
-        self.path = path
+        self.path = path.absolute()
         self._lock = _lock(path)
         document = self._read()
         self.worker_id = check_id(worker_id or str(document.get("worker_id", "")) or default_id(number))

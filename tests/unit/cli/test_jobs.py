@@ -210,7 +210,9 @@ def test_workers(ktrdr: Ktrdr, fake: FakeClient) -> None:
 
 
 def test_drain_and_undrain(ktrdr: Ktrdr, fake: FakeClient) -> None:
-    assert "undrain trainer" in ktrdr("workers", "drain", "trainer", "--stop").out
+    said = ktrdr("workers", "drain", "trainer", "--stop").out
+    assert "undrain trainer" in said
+    assert "1 job still runs there" in said
     assert fake.calls[-1] == ("drain", {"worker_id": "trainer", "stop": True, "leave": False})
     assert ktrdr("workers", "undrain", "trainer").code == 0
 

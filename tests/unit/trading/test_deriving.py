@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from ktrdr_worker.trading.bars import Bars, DataError, cut, derive, session_numbers, stamp
+from ktrdr_worker.trading.bars import Bars, DataError, cut, derive, session_end, session_numbers, stamp
 from ktrdr_zmq.strategy.symbols import SymbolClass, classify
 from ktrdr_zmq.strategy.timeframes import MINUTES, can_derive
 
@@ -312,3 +312,32 @@ def test_hours_beside_the_grid_make_no_longer_bars() -> None:
     bars = hours("EURUSD", *day("2017-01-04", "17:30", "18:30", "19:30", "20:30"))
     with pytest.raises(DataError, match="lies astride the end of one of 4h"):
         derive(bars, "4h", classify("EURUSD"), [], "x")
+
+
+@pytest.mark.parametrize(
+    "symbol,timeframe,source,said",
+    [
+        ("EURUSD", "1h", "1h", "17:00 New York"),
+        ("EURUSD", "1d", "1h", "17:00 New York"),
+        ("EURUSD", "1w", "4h", "Friday 17:00 New York"),
+        ("BTCUSD", "1d", "4h", "midnight UTC"),
+        ("BTCUSD", "1w", "1h", "Sunday midnight UTC"),
+        ("SP500", "1h", "30m", "with the last bar of a date of New York"),
+        ("SP500", "1d", "30m", "16:00 New York"),
+        ("SP500", "1w", "30m", "Friday 16:00 New York"),
+        ("SP500", "1w", "1d", "with Friday's bar of the file"),
+        ("BTCUSD", "1w", "1d", "with Sunday's bar of the file"),
+        ("SP500", "1d", "1d", "with each bar of the file"),
+        ("EURUSD", "1w", "1w", "with each bar of the file"),
+    ],
+)
+def test_the_end_of_a_session_in_words(symbol: str, timeframe: str, source: str, said: str) -> None:
+    assert session_end(timeframe, source, classify(symbol)) == said
+
+
+@pytest.mark.parametrize("kind", SYMBOLS)
+@pytest.mark.parametrize("date", [dt.date(2017, 1, 12), dt.date(2017, 7, 12)])
+def test_a_session_ends_when_it_is_said(kind: str, date: dt.date) -> None:
+    zone, place = (UTC, "UTC") if kind == "crypto" else (NEW_YORK, "New York")
+    clock = session(date, kind).end.astimezone(zone).strftime("%H:%M")
+    assert session_end("1d", "1h", classify(SYMBOLS[kind])) == f"{clock if clock != '00:00' else 'midnight'} {place}"

@@ -53,6 +53,18 @@ def test_the_slope_of_a_loss_is_its_derivative(kind: str, smoothing: float, weig
     torch.testing.assert_close(loss.slope(outputs.clone(), aims), asked.grad, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal"])
+def test_a_network_that_is_certain_and_wrong_still_has_a_slope(kind: str) -> None:
+    """The probability of the true class is 0 in float32, its logarithm is not."""
+    outputs = torch.tensor([[0.0, 150.0, 0.0], [150.0, 0.0, -150.0]])
+    aims = torch.tensor([0, 2])
+    loss = Loss(Training(loss=kind), aims.numpy(), "cpu")
+    asked = outputs.clone().requires_grad_()
+    loss.mean(asked, aims).backward()
+    assert torch.isfinite(asked.grad).all()
+    torch.testing.assert_close(loss.slope(outputs, aims), asked.grad)
+
+
 @pytest.mark.parametrize("activation", networks.ACTIVATIONS)
 @pytest.mark.parametrize("kind", CLASSES_AND_RETURNS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -11,7 +11,7 @@ from ktrdr_worker.handler import JobContext, JobError
 from ktrdr_worker.jobs.inputs import Market, Request, data_used, input_of, markets, steps, window
 from ktrdr_worker.trading import bundle, learning
 from ktrdr_worker.trading.backtest import END_OF_DATA, Rules, simulate
-from ktrdr_worker.trading.bars import DataError, cut, moment, periods_per_year, stamp
+from ktrdr_worker.trading.bars import DataError, cut, moment, periods_per_year, session_end, stamp
 from ktrdr_worker.trading.decisions import decide
 from ktrdr_worker.trading.fingerprint import fingerprint
 from ktrdr_worker.trading.inference import predict
@@ -85,7 +85,7 @@ class Backtesting:
             duration_s=time.monotonic() - begun, fingerprint=fingerprint(context.device),
             conventions=_conventions(request, rules, year, warmup, seen_bars),
             warnings=market.warnings + _elsewhere(overlap - seen_bars, seen)
-            + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year),
+            + _warnings(metrics, seen_bars, open_at_end, len(np.unique(traded.sessions)), year, _period(request)),
             digest="",
         ).sealed().to_dict()  # fmt: skip
 
@@ -129,8 +129,7 @@ def rules_of(request: Request, decisions: Decisions, risk: Risk) -> Rules:
 
 
 def _conventions(request: Request, rules: Rules, year: int, warmup: int, seen_bars: int) -> dict[str, Any]:
-    kind = classify(request.symbol)
-    day = "17:00 New York" if kind.name == "forex" else f"midnight {kind.session_zone}"
+    timeframe, source, kind = request.timeframe, request.data[0].timeframe, classify(request.symbol)
     return {
         "fill": "decided at a bar's close, filled at the next open",
         "stops": "looked for inside each bar; a gap through a level fills at the open; both in one bar: the stop",
@@ -141,8 +140,8 @@ def _conventions(request: Request, rules: Rules, year: int, warmup: int, seen_ba
         "costs": "fractions of each leg; both are part of a trade's PnL",
         "position_fraction": rules.fraction,
         "periods_per_year": year,
-        "returns": "of sessions, from equity at their last close",
-        "session_ends": day,
+        "returns": f"of {_period(request)}, from equity at their last close",
+        "session_ends": session_end(timeframe, source, kind),
         "ddof": 1,
         "risk_free_rate": 0.0,
         "warmup_bars": warmup,
@@ -150,14 +149,19 @@ def _conventions(request: Request, rules: Rules, year: int, warmup: int, seen_ba
     }
 
 
-def _warnings(metrics: results.BacktestMetrics, seen_bars: int, open_at_end: bool, sessions: int, year: int) -> list[str]:
+def _period(request: Request) -> str:
+    """What figures are made of returns of."""
+    return "weeks" if request.timeframe == "1w" else "sessions"
+
+
+def _warnings(metrics: results.BacktestMetrics, seen_bars: int, open_at_end: bool, count: int, year: int, period: str) -> list[str]:
     found = []
     if seen_bars:
         found.append(f"IN-SAMPLE: the model has learned from {seen_bars:,} of these bars; the figures say nothing about the future.")
     if metrics.trades < 30:
         found.append(f"Only {metrics.trades} trades: the figures say little.")
-    if sessions < year:
-        found.append(f"The window has {sessions} sessions, less than a year of {year}: annual figures say little.")
+    if count < year:
+        found.append(f"The window has {count} {period}, less than a year of {year}: annual figures say little.")
     if open_at_end:
         found.append("The last position was still open and was closed at the last close.")
     return found

@@ -82,8 +82,9 @@ class Loss:
             return distance.div_(len(aims))
         probabilities = torch.softmax(outputs, dim=1)
         if self._kind == "focal":
-            own = probabilities.gather(1, aims[:, None])
-            factor = (1.0 - own) ** FOCUS - FOCUS * own * (1.0 - own) ** (FOCUS - 1.0) * own.log()
+            given = torch.log_softmax(outputs, dim=1).gather(1, aims[:, None])  # finite where the probability itself is rounded to 0
+            own = given.exp()
+            factor = (1.0 - own) ** FOCUS - FOCUS * own * (1.0 - own) ** (FOCUS - 1.0) * given
             share = torch.eye(len(CLASSES), device=outputs.device)[aims]
             slope = (probabilities - share) * (factor if self._weight is None else factor * self._weight[aims, None])
         else:

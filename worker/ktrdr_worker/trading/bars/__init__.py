@@ -8,7 +8,7 @@ finds what is wrong in them; ``sessions`` knows when days begin; ``deriving`` ma
 from ktrdr_worker.trading.bars.deriving import derive
 from ktrdr_worker.trading.bars.gaps import GapReport, count_gaps, find_gaps
 from ktrdr_worker.trading.bars.loading import Loaded, load
-from ktrdr_worker.trading.bars.sessions import periods_per_year, session_numbers
+from ktrdr_worker.trading.bars.sessions import periods_per_year, session_end, session_numbers
 from ktrdr_worker.trading.bars.table import DAY, MINUTE, Bars, DataError, cut, index_of, moment, stamp
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "moment",
     "periods_per_year",
+    "session_end",
     "session_numbers",
     "stamp",
 ]

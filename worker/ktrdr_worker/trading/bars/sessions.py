@@ -48,6 +48,19 @@ def periods_per_year(timeframe: str, kind: SymbolClass) -> int:
     return 52 if timeframe == "1w" else kind.periods_per_year
 
 
+def session_end(timeframe: str, source_timeframe: str, kind: SymbolClass) -> str:
+    """When a period that figures are made of ends, in words: of bars of a timeframe that were made of a file's bars."""
+    last = "Sunday" if kind.days_a_week == 7 else "Friday"
+    if MINUTES[source_timeframe] >= MINUTES["1d"]:  # the file knows why its days end when they do
+        return "with each bar of the file" if timeframe == source_timeframe else f"with {last}'s bar of the file"
+    place = "New York" if kind.session_zone == "America/New_York" else kind.session_zone
+    if kind.regular is not None and MINUTES[timeframe] < MINUTES["1d"]:
+        return f"with the last bar of a date of {place}"  # bars outside regular hours are traded as well, where the file has them
+    minutes = kind.regular[1] if kind.regular is not None else kind.session_start_hour * 60
+    end = f"{minutes // 60}:{minutes % 60:02} {place}" if minutes else f"midnight {place}"
+    return f"{last} {end}" if timeframe == "1w" else end
+
+
 def session_starts(days: Array, kind: SymbolClass) -> Array:
     """When the sessions of these dates begin, in nanoseconds (UTC)."""
     return _at(days, kind, (kind.session_start_hour - 24) * 60 if kind.session_start_hour else 0)
