@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import hashlib
 import os
 import secrets
 import socket as stdlib_socket
@@ -16,19 +15,17 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Self
 
 from ktrdr_zmq import messages as m
 from ktrdr_zmq import payload
-from ktrdr_zmq.artifacts import file_digest
 from ktrdr_zmq.config import Endpoint, find_broker, load_settings
-from ktrdr_zmq.errors import BrokerUnreachable, KtrdrError, PayloadError, Refused, UsageError
+from ktrdr_zmq.errors import BrokerUnreachable, KtrdrError, Refused
 from ktrdr_zmq.events import Watched
 from ktrdr_zmq.handles import AsyncJob, JobRequest, JobResult, Update, job_error
-from ktrdr_zmq.jobs import JOB_ID_SIZE, LANE_SIZE, Device, JobSpec, job_topic, lane, lane_topic
+from ktrdr_zmq.jobs import LANE_SIZE, job_topic, lane, lane_topic
 from ktrdr_zmq.link import Link, refusal
+from ktrdr_zmq.submission import Prepared, new_job_id, octets, offer, prepare
 from ktrdr_zmq.version import __version__
 from ktrdr_zmq.views import Explanation, JobInfo, LogChunk, WorkerInfo, job_info, worker_info
 
@@ -36,10 +33,6 @@ if TYPE_CHECKING:
     from ktrdr_zmq.datasets import Dataset
 
 __all__ = ["AsyncClient", "AsyncJob", "JobRequest", "JobResult", "Update", "job_error"]
-
-MAX_JOB_BODY: Final = 1 << 20
-UPLOADS: Final = 3
-"""How often an input is uploaded for one submission: more would mean that the broker loses what it acknowledges."""
 
 
 class AsyncClient:
@@ -163,26 +156,16 @@ class AsyncClient:
         """Submit a job that was made ready before; see `submit`."""
         return await self._submit(await self._prepare(request))
 
-    async def _prepare(self, request: JobRequest) -> _Prepared:
-        """Encode a request; whatever is wrong with it shows here."""
-        body = payload.pack(request.body)
-        if len(body) > MAX_JOB_BODY:
-            raise PayloadError(
-                f"The job's body has {len(body):,} octets; the limit is {MAX_JOB_BODY:,}.",
-                hint="Give large data as inputs.",
-                code="TOO_LARGE",
-            )
-        sources, inputs = await _digests(request.inputs) if request.inputs else ({}, ())
-        job_id = _job_id(request.job_id) if request.job_id else secrets.token_bytes(JOB_ID_SIZE - LANE_SIZE) + self._lane
-        return _Prepared(request, job_id, msgspec.msgpack.encode(_spec(request, inputs, self._submitter)), body, sources)
+    async def _prepare(self, request: JobRequest) -> Prepared:
+        return await prepare(request, self._submitter, self._lane)
 
-    async def _submit(self, job: _Prepared) -> AsyncJob:
+    async def _submit(self, job: Prepared) -> AsyncJob:
         link = self._open
         if self._lane_ready is not None and not self._lane_ready.done():
             await asyncio.wait([self._lane_ready])
         watched = link.tracker.watch(job.job_id, time.monotonic(), acknowledged=False)
         try:
-            reply = await self._offer(link, job)
+            reply = await offer(link, job)
         except BaseException:
             if not watched.acknowledged:
                 link.tracker.drop(job.job_id)
@@ -193,27 +176,6 @@ class AsyncClient:
         if job.request.job_id:  # it may have been submitted before, and be over already
             await self._catch_up(link, watched)
         return AsyncJob(self, watched)
-
-    async def _offer(self, link: Link, job: _Prepared) -> m.SubmitReply:
-        """SUBMIT until it is acknowledged: upload what is missing, wait out refusals that pass."""
-        uploads = 0
-        while True:
-            reply = await link.offer(job.job_id, job.spec, job.body)
-            if reply.code == "OK":
-                return reply
-            if reply.code == "MISSING_ARTIFACT" and reply.missing and all(digest in job.sources for digest in reply.missing):
-                uploads += 1
-                if uploads <= UPLOADS:
-                    for digest in reply.missing:
-                        await link.bulk.put(job.sources[digest], digest)
-                    continue
-            error = refusal(reply.code, reply.text, retryable=reply.retryable, retry_after=reply.retry_after)
-            wait = job.request.wait_refusals
-            if not wait or not isinstance(error, Refused) or not error.retryable or reply.code == "MISSING_ARTIFACT":
-                raise error
-            if callable(wait):
-                wait(error)
-            await asyncio.sleep(error.retry_after or 2.0)
 
     async def _catch_up(self, link: Link, watched: Watched) -> None:
         """Hear of a job from now on, and learn how it stands."""
@@ -295,7 +257,7 @@ class AsyncClient:
             When the job has not ended, or with ``resume`` when it is done or has left no checkpoint.
         """
         link = self._open
-        job_id = secrets.token_bytes(JOB_ID_SIZE - LANE_SIZE) + self._lane
+        job_id = new_job_id(self._lane)
         watched = link.tracker.watch(job_id, time.monotonic(), acknowledged=False)
         try:
             reply, _ = await link.ask(m.Retry(0, ref, job_id, resume))
@@ -349,7 +311,7 @@ class AsyncClient:
 
     async def get_artifact(self, digest: str, to: Path) -> Path:
         """Fetch an artifact by its digest (hex)."""
-        return await self._open.bulk.get(_digest(digest), to)
+        return await self._open.bulk.get(octets(digest, 32, "A digest"), to)
 
     async def artifact_bytes(self, digest: str) -> bytes:
         """Fetch an artifact that fits into memory."""
@@ -436,67 +398,11 @@ class AsyncClient:
         return int((await self.admin("rm", refs=sorted(ids)))["removed"])
 
 
-class _Prepared(NamedTuple):
-    request: JobRequest
-    job_id: bytes
-    spec: bytes
-    body: bytes
-    sources: dict[bytes, Path | bytes]
-
-
-def _spec(request: JobRequest, inputs: tuple[tuple[str, bytes], ...], submitter: str) -> JobSpec:
-    try:
-        device = Device(request.device)
-    except ValueError:
-        raise UsageError(f"There is no device {request.device!r}; choose auto, gpu or cpu.") from None
-    if not all(text.isprintable() and len(text) <= 200 for text in (request.name, *request.labels, *request.labels.values())):
-        raise UsageError("A name or label must be printable, in one line, of at most 200 characters.")
-    return JobSpec(
-        kind=request.kind, schema=request.schema, device=device, gpu_wait=float(request.gpu_wait), priority=request.priority,
-        name=request.name, labels=tuple(sorted((str(k), str(v)) for k, v in request.labels.items())), submitter=submitter,
-        run_timeout=float(request.run_timeout), queue_timeout=float(request.queue_timeout), reclaim_after=float(request.reclaim_after),
-        max_crashes=request.max_crashes, max_losses=request.max_losses, threads=request.threads, memory_limit=request.memory_limit,
-        inputs=inputs, queue=request.queue,
-    )  # fmt: skip
-
-
 def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def _job_id(text: str) -> bytes:
-    return _octets(text, JOB_ID_SIZE, "A job id")
-
-
-def _digest(text: str) -> bytes:
-    return _octets(text, 32, "A digest")
-
-
-def _octets(text: str, size: int, what: str) -> bytes:
-    try:
-        octets = bytes.fromhex(text)
-    except ValueError:
-        octets = b""
-    if len(octets) != size:
-        raise UsageError(f"{what} has {2 * size} hex digits, not {text!r}.")
-    return octets
-
-
-async def _digests(inputs: Mapping[str, Any]) -> tuple[dict[bytes, Path | bytes], tuple[tuple[str, bytes], ...]]:
-    """What may have to be uploaded by digest, and the names that the job gives it."""
-    sources: dict[bytes, Path | bytes] = {}
-    named = []
-    for name, source in inputs.items():
-        if isinstance(source, str):
-            digest = _digest(source)
-        else:
-            digest = await asyncio.to_thread(file_digest, source) if isinstance(source, Path) else hashlib.sha256(source).digest()
-            sources[digest] = source
-        named.append((name, digest))
-    return sources, tuple(named)
 
 
 def _ref_error(error: m.RefError) -> KtrdrError:
