@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ktrdr_worker.trading.bars import Bars, DataError, cut
 from ktrdr_worker.trading.features import Scaling, build, fit_scaling, scale
 from ktrdr_worker.trading.scores import baseline, classification, ranks, score
-from ktrdr_worker.trading.splits import chronological
+from ktrdr_worker.trading.splits import Split, pooled
 from ktrdr_zmq.results import REGRESSION_METRICS, ClassificationMetrics, RegressionMetrics
 from ktrdr_zmq.strategy import find_strategy, parse_strategy
 from tests.unit.trading.made import alone, walk
@@ -65,6 +65,11 @@ def test_an_input_that_never_varies_cannot_be_scaled() -> None:
 # ---------------------------------------------------------------- splits
 
 
+def split_bars(bars: np.ndarray, ends: np.ndarray, embargo: int, window: int) -> Split:
+    """Bars of one symbol by their numbers: a label is over when the bar after its last begins."""
+    return pooled(bars, ends + 1, bars - window + 1, (0.6, 0.2, 0.2), lambda boundary: boundary - embargo)
+
+
 @given(st.integers(0, 300), st.integers(1, 30), st.integers(0, 20), st.integers(1, 12), st.integers(0, 10_000))
 def test_no_label_reaches_into_the_next_part_or_its_embargo_and_no_window_into_the_one_before(
     count: int, horizon: int, embargo: int, window: int, seed: int
@@ -73,7 +78,7 @@ def test_no_label_reaches_into_the_next_part_or_its_embargo_and_no_window_into_t
     chance = np.random.default_rng(seed)
     bars = np.flatnonzero(chance.random(count * 2) < 0.7)
     ends = bars + chance.integers(0, horizon + 1, len(bars))
-    split = chronological(bars, ends, (0.6, 0.2, 0.2), embargo, window)
+    split = split_bars(bars, ends, embargo, window)
     n = len(bars)
     borders = [0, round(n * 0.6), round(n * 0.8), n]
     for number, part in enumerate(split):
@@ -85,19 +90,19 @@ def test_no_label_reaches_into_the_next_part_or_its_embargo_and_no_window_into_t
 
 
 @pytest.mark.parametrize(
-    "call",
+    "moments, over, begins, shares",
     [
-        lambda: chronological(np.array([1, 1]), np.array([2, 2]), (0.6, 0.2, 0.2)),
-        lambda: chronological(np.array([1, 2]), np.array([1, 1]), (0.6, 0.2, 0.2)),
-        lambda: chronological(np.array([1, 2]), np.array([2]), (0.6, 0.2, 0.2)),
-        lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.3)),
-        lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.2), -1),
-        lambda: chronological(np.array([1, 2]), np.array([2, 3]), (0.6, 0.2, 0.2), 0, 0),
+        ([1, 2], [2, 2], [1, 2], (0.6, 0.2, 0.2)),
+        ([1, 2], [2, 3], [1, 3], (0.6, 0.2, 0.2)),
+        ([1, 2], [2], [1, 2], (0.6, 0.2, 0.2)),
+        ([[1], [2]], [[2], [3]], [[1], [2]], (0.6, 0.2, 0.2)),
+        ([1, 2], [2, 3], [1, 2], (0.6, 0.2, 0.3)),
+        ([1, 2], [2, 3], [1, 2], (0.8, 0.2, 0.0)),
     ],
 )
-def test_splits_that_make_no_sense(call: object) -> None:
+def test_splits_that_make_no_sense(moments: list[int], over: list[int], begins: list[int], shares: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match=r"must|needed"):
-        call()  # type: ignore[operator]
+        pooled(np.array(moments), np.array(over), np.array(begins), shares, lambda boundary: boundary)
 
 
 # ---------------------------------------------------------------- scores

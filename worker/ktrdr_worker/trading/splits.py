@@ -1,4 +1,4 @@
-"""Chronological parts of a data set, with purge and embargo. Arithmetic of indices or moments; knows no bars.
+"""Chronological parts of a data set, with purge and embargo. Arithmetic of moments; knows no bars.
 
 A sample is a bar at whose close a decision is made; its label looks at bars up to ``label_end``. Where that bar lies in the next part, or
 in the embargo before it, the sample would carry knowledge of that part into the one before: it is left out (Lopez de Prado, Advances in
@@ -34,36 +34,8 @@ class Split(NamedTuple):
     test: PartIndices
 
 
-def chronological(bars: Array, label_end: Array, fractions: tuple[float, float, float], embargo: int = 0, window: int = 1) -> Split:
-    """Split samples of one symbol, in indices of bars.
-
-    Parameters
-    ----------
-    bars : array of int64, shape (n,)
-        The bar of each sample, strictly rising.
-    label_end : array of int64, shape (n,)
-        The last bar that each sample's label looks at; never before the sample's own bar.
-    fractions : three floats
-        Shares of the samples, above 0, with the sum 1.
-    embargo : int
-        Bars before a part that no label of an earlier part may look at either.
-    window : int
-        Bars that a sample reads, its own the last of them. None of them lies before the bar of the part's first sample, kept or not.
-
-    Returns
-    -------
-    Split
-        A part may be empty; that is for the caller to judge.
-    """
-    if embargo < 0 or window < 1:
-        raise ValueError("an embargo of 0 or more and a window of 1 or more are needed")
-    if np.any(np.diff(bars) <= 0):
-        raise ValueError("bars must rise")
-    return pooled(bars, label_end + 1, bars - window + 1, fractions, lambda boundary: boundary - embargo)
-
-
 def pooled(moments: Array, over: Array, begins: Array, fractions: tuple[float, float, float], limit: Callable[[int], int]) -> Split:
-    """Split samples of several symbols at common moments.
+    """Split samples, of one symbol or several, at moments common to all.
 
     Parameters
     ----------
