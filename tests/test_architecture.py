@@ -35,8 +35,8 @@ PURE = [
     "ktrdr_broker.clientdesk", "ktrdr_broker.config", "ktrdr_broker.core", "ktrdr_broker.intake", "ktrdr_broker.leases",
     "ktrdr_broker.ledger", "ktrdr_broker.model", "ktrdr_broker.queues", "ktrdr_broker.registry", "ktrdr_broker.views",
     "ktrdr_broker.workerdesk",
-    "ktrdr_worker.checkpoints", "ktrdr_worker.core", "ktrdr_worker.duties", "ktrdr_worker.effects", "ktrdr_worker.lanes",
-    "ktrdr_worker.outbox", "ktrdr_worker.pipe",
+    "ktrdr_worker.checkpoints", "ktrdr_worker.core", "ktrdr_worker.duties", "ktrdr_worker.effects", "ktrdr_worker.endings",
+    "ktrdr_worker.lanes", "ktrdr_worker.outbox", "ktrdr_worker.pipe",
 ]  # fmt: skip
 # Modules that only child processes load: there, and nowhere else, the science may be imported at the top.
 CHILD_SIDE = ("ktrdr_worker.child", "ktrdr_worker.jobs", "ktrdr_worker.trading")

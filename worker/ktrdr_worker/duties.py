@@ -9,7 +9,8 @@ import msgspec
 
 from ktrdr_worker import pipe
 from ktrdr_worker.checkpoints import Checkpoints
-from ktrdr_worker.effects import Discard, Effect, Fetch, KillChild, Note, Send, StartJob, StopJob, Upload
+from ktrdr_worker.effects import Discard, Effect, Fetch, KillChild, Send, StartJob, StopJob
+from ktrdr_worker.endings import Endings
 from ktrdr_worker.lanes import Assignment, Lane, Lanes, Phase, Stop
 from ktrdr_worker.outbox import Outbox
 from ktrdr_zmq import messages as m
@@ -43,24 +44,6 @@ class Timing(NamedTuple):
     stop_grace: float = 10.0
 
 
-class _Ending:
-    """The outcome of a job whose artifacts or last checkpoint are still on their way."""
-
-    __slots__ = ("body", "item", "stored")
-
-    def __init__(self, item: m.ResultItem, body: bytes, *, stored: bool) -> None:
-        self.item = item
-        self.body = body
-        self.stored = stored
-
-    def give_up_artifacts(self, error: str) -> None:
-        """The broker will not have them: a success without its products is none."""
-        self.item.artifacts = []
-        if self.item.outcome is Outcome.DONE:
-            self.item.outcome, self.item.size, self.body = Outcome.FAILED, 0, b""
-            self.item.failure = Failure("ArtifactError", f"What the job produced could not be stored: {error}")
-
-
 class Duties:
     """All assignments of this worker.
 
@@ -75,11 +58,11 @@ class Duties:
         self.checkpoints = Checkpoints()
         self.refusal = ""
         self._outbox = outbox
+        self._endings = Endings(self.jobs, self.checkpoints, outbox)
         self._timing = timing
         self.last_token = 0
         self._specs: dict[bytes, JobSpec] = {}
         self._stopping: dict[int, Assignment] = {}
-        self._ending: dict[int, _Ending] = {}
         self._touched: set[str] = set()
 
     # ------------------------------------------------------------ taking jobs
@@ -278,73 +261,29 @@ class Duties:
     def _forget(self, job: Assignment, files: bool = True) -> None:
         self.jobs.pop(job.token, None)
         self._stopping.pop(job.token, None)
-        self._ending.pop(job.token, None)
+        self._endings.drop(job.token)
         self.checkpoints.drop(job.token)
         self._outbox.forget_progress(job.token)
         if files:
             self.effects.append(Discard(job.token))
 
     def _conclude(self, job: Assignment, item: m.ResultItem, body: bytes, now: float) -> None:
-        """An attempt is over: its artifacts and last checkpoint go first, then the result."""
         self._stopping.pop(job.token, None)
-        job.body = b""
-        if item.outcome in (Outcome.DONE, Outcome.FAILED):
-            self.checkpoints.drop(job.token)
-        ending = _Ending(item, body, stored=not item.artifacts)
-        if ending.stored and not self.checkpoints.pending(job.token):
-            self._finish(job.token, ending)
-            return
-        if not job.accepted:
-            self._outbox.accept(job, now)
-        job.phase = Phase.UPLOADING
-        self._ending[job.token] = ending
-        if not ending.stored:
-            self.effects.append(Upload(job.token, item.artifacts))
-
-    def _finish(self, token: int, ending: _Ending) -> None:
-        self.jobs.pop(token, None)
-        self._ending.pop(token, None)
-        self.checkpoints.drop(token)
-        self._outbox.finish(ending.item, ending.body)
+        self.effects += self._endings.begin(job, item, body, now)
 
     def on_uploaded(self, token: int, seq: int, error: str) -> None:
         """Artifacts are stored at the broker (``error`` empty), or never will be."""
-        if seq:
-            if error:
-                self.effects.append(Note("warning", f"A checkpoint could not be stored: {error}"))
-                self.checkpoints.drop(token)
-            else:
-                self.checkpoints.uploaded(token, seq)
-            return
-        ending = self._ending.get(token)
-        if ending is None:
-            return
-        ending.stored = True
-        if error:
-            ending.give_up_artifacts(error)
-        if not self.checkpoints.pending(token):
-            self._finish(token, ending)
+        self.effects += self._endings.uploaded(token, seq, error)
 
     def report_checkpoints(self, session: int) -> list[Send]:
         """CHECKPOINT messages to send now, before any result; jobs that waited for their last one are concluded."""
-        sends, uploads = self.checkpoints.reports(session)
+        sends, uploads = self._endings.reports(session)
         self.effects += uploads
-        for token, ending in list(self._ending.items()):
-            if ending.stored and not self.checkpoints.pending(token):
-                self._finish(token, ending)
         return sends
 
     def resume_upload(self, token: int) -> None:
         """The broker lacks artifacts of a result that it was sent, or of a checkpoint."""
-        entry = self._outbox.settle(token)
-        if entry is None:
-            self.effects += self.checkpoints.again(token)
-            return
-        item = entry.item
-        job = self.jobs[token] = Assignment(item.job_id, token, 0, "", JobSpec(""), b"", None, 0.0)
-        job.phase = Phase.UPLOADING
-        self._ending[token] = _Ending(item, entry.body, stored=False)
-        self.effects.append(Upload(token, item.artifacts))
+        self.effects += self._endings.resume(token)
 
     # ------------------------------------------------------------ stopping
 
