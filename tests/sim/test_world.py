@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +72,19 @@ def test_a_seed_always_tells_the_same_story() -> None:
     assert stories[0] == stories[1]
     assert traces[0] == traces[1]
     assert any("-> broker" in line and "WorkerHello" in line for line in traces[0])
+
+
+@pytest.mark.usefixtures("usual")
+def test_a_seed_tells_the_same_story_in_every_process() -> None:
+    """Each process hashes strings in its own way; in this story the order of two strings once decided what came first."""
+    code = "from tests.sim.scenario import run_story; run_story(117, print)"
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[2]
+    told = [
+        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": number}, cwd=root, capture_output=True, text=True, check=True).stdout
+        for number in ("1", "2")
+    ]
+    assert told[0] == told[1]
+    assert "WorkerHello" in told[0]
 
 
 @pytest.mark.usefixtures("usual")

@@ -111,7 +111,9 @@ class Duties:
     def place(self, now: float) -> None:
         """Let waiting jobs begin where there is room. Called once at the end of each turn."""
         while self._touched:
-            for job in self.lanes.place(self._touched.pop(), now):
+            tag = min(self._touched)  # no hash decides the order: a seed of the World must tell the same story in every process
+            self._touched.remove(tag)
+            for job in self.lanes.place(tag, now):
                 digests = job.digests()
                 if digests:
                     job.phase = Phase.FETCHING
