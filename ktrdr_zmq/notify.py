@@ -1,13 +1,15 @@
-"""sd_notify without a dependency: tell systemd that a daemon is ready, alive, or stopping. Does nothing elsewhere."""
+"""What a daemon tells of itself: to systemd (sd_notify without a dependency), and to a process that started it and waits."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from typing import Any
 
 
 def notify(state: str) -> bool:
-    """Send a state, for example ``READY=1``.
+    """Send systemd a state, for example ``READY=1``.
 
     Returns
     -------
@@ -30,3 +32,10 @@ def watchdog_interval() -> float:
     micros = os.environ.get("WATCHDOG_USEC", "")
     mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(micros) / 2e6 if micros.isdigit() and mine else 0.0
+
+
+def announce(fd: int, document: dict[str, Any]) -> None:
+    """Write a JSON line to the descriptor that whoever started this process waits on, and close it; below 0 there is nobody."""
+    if fd >= 0:
+        with os.fdopen(fd, "w") as file:
+            file.write(json.dumps(document) + "\n")

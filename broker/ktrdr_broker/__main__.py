@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
-import json
 import logging
 import os
 import signal
@@ -13,11 +12,11 @@ import sys
 from pathlib import Path
 
 from ktrdr_broker.config import BrokerConfig
-from ktrdr_broker.server import BrokerServer, ServerSettings, announce_ready
+from ktrdr_broker.server import BrokerServer, ServerSettings
 from ktrdr_zmq.config import Settings, folders, load_settings, parse_address, replaced_variables
 from ktrdr_zmq.errors import EXIT_DONE, EXIT_REFUSED, ConfigError, KtrdrError
 from ktrdr_zmq.logs import set_up_logging
-from ktrdr_zmq.notify import notify, watchdog_interval
+from ktrdr_zmq.notify import announce, notify, watchdog_interval
 from ktrdr_zmq.version import __version__
 
 log = logging.getLogger("ktrdr_broker")
@@ -89,7 +88,7 @@ async def serve(settings: ServerSettings, ready_fd: int) -> int:
 
     def on_ready(port: int) -> None:
         log.info("ready on %s, ports %d to %d, data in %s", settings.bind, port, port + 3, settings.data_dir)
-        announce_ready(ready_fd, {"ready": True, "address": settings.bind, "port": port, "pid": os.getpid()})
+        announce(ready_fd, {"ready": True, "address": settings.bind, "port": port, "pid": os.getpid()})
         notify("READY=1")
         _feed_watchdog(loop)
 
@@ -132,8 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         return asyncio.run(serve(server_settings(settings)._replace(restored=options.restored), options.ready_fd))
     except KtrdrError as error:
         sys.stderr.write(f"ktrdr-broker: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
-        if options.ready_fd >= 0:
-            announce_ready(options.ready_fd, {"ready": False, **json.loads(json.dumps(error.as_dict()))})
+        announce(options.ready_fd, {"ready": False, **error.as_dict()})
         return error.exit_code
 
 

@@ -190,22 +190,18 @@ class ClientDesk:
             self._ledger.to_client(peer, m.RetryReply(message.request, job_view(job)))
 
     def _result(self, peer: bytes, message: m.ResultGet, bodies: list[bytes], found: Found) -> None:
-        jobs, errors = self._resolve([message.ref], found)
-        if errors:
-            self._nack(peer, errors[0].code, message, errors[0].text)
+        job = self._the_one(peer, message, found)
+        if job is None:
             return
-        job = jobs[0]
         body = self._ledger.results.get(job.job_id) or found.results.get(job.job_id, b"")
         dropped = job.state is JobState.DONE and job.result_size > 0 and not body
         reply = m.ResultReply(message.request, job_view(job, details=True), len(body), dropped)
         self._ledger.to_client(peer, reply, (body,) if body else ())
 
     def _logs(self, peer: bytes, message: m.Logs, bodies: list[bytes], found: Found) -> None:
-        jobs, errors = self._resolve([message.ref], found)
-        if errors:
-            self._nack(peer, errors[0].code, message, errors[0].text)
+        job = self._the_one(peer, message, found)
+        if job is None:
             return
-        job = jobs[0]
         lease = self._leases.by_token.get(job.token)
         if job.state in HELD and lease is not None and lease.worker.peer:
             limit = min(max(message.limit, 1), 1 << 20)
@@ -224,12 +220,11 @@ class ClientDesk:
         self._ledger.to_client(peer, m.SnapshotReply(message.request, [job_view(job) for job in page], following))
 
     def _explain(self, peer: bytes, message: m.Explain, bodies: list[bytes], found: Found) -> None:
-        jobs, errors = self._resolve([message.ref], found)
-        if errors:
-            self._nack(peer, errors[0].code, message, errors[0].text)
+        job = self._the_one(peer, message, found)
+        if job is None:
             return
-        text, lines = self._explainer.explain(jobs[0])
-        self._ledger.to_client(peer, m.ExplainReply(message.request, job_view(jobs[0]), text, lines))
+        text, lines = self._explainer.explain(job)
+        self._ledger.to_client(peer, m.ExplainReply(message.request, job_view(job), text, lines))
 
     def _workers(self, peer: bytes, message: m.Workers, bodies: list[bytes], found: Found) -> None:
         views = [worker_view(worker, self._ledger.now) for worker in self._registry]
@@ -251,6 +246,14 @@ class ClientDesk:
             else:
                 errors.append(m.RefError(ref, "UNKNOWN_JOB", f"There is no job {ref}."))
         return jobs, errors
+
+    def _the_one(self, peer: bytes, message: m.ResultGet | m.Logs | m.Explain, found: Found) -> Job | None:
+        """The job that a request is about; None where its reference is none, which the client is told."""
+        jobs, errors = self._resolve([message.ref], found)
+        if errors:
+            self._nack(peer, errors[0].code, message, errors[0].text)
+            return None
+        return jobs[0]
 
     def _uncommitted(self, ref: str) -> list[bytes]:
         """A full id that the store does not know yet."""

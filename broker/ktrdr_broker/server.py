@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -330,10 +328,3 @@ class BrokerServer:
 
     def _disk_use(self) -> dict[str, Any]:
         return {**self._store.stats(), "disk_free_octets": self._files.free(), "data_dir": str(self._settings.data_dir)}
-
-
-def announce_ready(descriptor: int, document: dict[str, Any]) -> None:
-    """Write one JSON line to the descriptor that a parent process waits on."""
-    if descriptor >= 0:
-        os.write(descriptor, json.dumps(document).encode() + b"\n")
-        os.close(descriptor)

@@ -13,11 +13,12 @@ import click
 
 from ktrdr_cli.blocks import Block
 from ktrdr_cli.common import Command, Face, face
-from ktrdr_cli.local import LocalRefused, Stop, already, announce, free_port, running, sole, start_in_background, stop_running
+from ktrdr_cli.local import LocalRefused, Stop, already, free_port, running, sole, start_in_background, stop_running
 from ktrdr_cli.output import Board, PipeClosed, clock
 from ktrdr_cli.texts import end_line, job_table
 from ktrdr_cli.workers import worker_table
 from ktrdr_zmq.errors import BrokerUnreachable, KtrdrError
+from ktrdr_zmq.notify import announce
 
 if TYPE_CHECKING:
     from ktrdr_zmq.blocking import Client
@@ -65,7 +66,8 @@ def up(workers: int, data_dir: str | None, detach: bool, demo_workers: bool, rea
     try:
         serve(shown, DEMO_WORKERS if demo_workers else workers_of(workers), folder, ready_fd)
     except KtrdrError as error:
-        announce(ready_fd, error.as_dict())
+        with contextlib.suppress(OSError):  # whoever waited has gone
+            announce(ready_fd, error.as_dict())
         raise
 
 
@@ -100,7 +102,8 @@ def serve(shown: Face, workers: Sequence[dict[str, Any]], folder: Path, ready_fd
             names = [process.name for process in cluster.processes[1:]]
             document = {"schema": 1, "broker": cluster.broker, "pid": os.getpid(), "data_dir": str(folder), "workers": names}
             publish({key: document[key] for key in ("broker", "pid", "data_dir")})
-            announce(ready_fd, document)
+            with contextlib.suppress(OSError):
+                announce(ready_fd, document)
             if shown.json:
                 shown.out.line(document)
             _watch(shown, cluster, stop)

@@ -238,10 +238,3 @@ def start_in_background(options: Sequence[str], log: Path) -> dict[str, Any]:
         process.wait(10)
         raise LocalRefused(document["error"], hint=document.get("hint", ""), code=document.get("code", ""))
     return document
-
-
-def announce(fd: int, document: dict[str, Any]) -> None:
-    """Write a JSON line for whoever started this process, if it asked for one."""
-    if fd >= 0:
-        with contextlib.suppress(OSError), os.fdopen(fd, "w") as file:
-            file.write(json.dumps(document) + "\n")

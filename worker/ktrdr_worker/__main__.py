@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import secrets
 import signal
 import socket
 import sys
-from typing import Any, Final
+from typing import Final
 
 from ktrdr_worker import capabilities
 from ktrdr_worker.core import WorkerConfig
@@ -24,7 +23,7 @@ from ktrdr_zmq.errors import ConfigError, KtrdrError
 from ktrdr_zmq.jobs import TAG_CPU, TAG_GPU
 from ktrdr_zmq.logs import set_up_logging
 from ktrdr_zmq.messages import MAJOR, Device, WorkerInfo
-from ktrdr_zmq.notify import notify, watchdog_interval
+from ktrdr_zmq.notify import announce, notify, watchdog_interval
 from ktrdr_zmq.version import __version__
 
 log = logging.getLogger("ktrdr_worker")
@@ -290,13 +289,6 @@ class Launcher:
         return AgentSettings(self._endpoint, WorkerConfig(slots=tuple(self._slots.items())), executor)
 
 
-def announce(fd: int, document: dict[str, Any]) -> None:
-    """Write a JSON line for whoever started this process, if it asked for one."""
-    if fd >= 0:
-        with os.fdopen(fd, "w") as file:
-            file.write(json.dumps(document) + "\n")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run a worker; returns the exit code.
 
@@ -329,8 +321,7 @@ def main(argv: list[str] | None = None) -> int:
             state.release()
     except KtrdrError as error:
         sys.stderr.write(f"ktrdr-worker: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
-        if options.ready_fd >= 0:
-            announce(options.ready_fd, {"ready": False, **error.as_dict()})
+        announce(options.ready_fd, {"ready": False, **error.as_dict()})
         return error.exit_code
 
 

@@ -169,31 +169,29 @@ class LogPipe:
 
     def take(self, token: int) -> JobLog | None:
         """The complete log of a job whose mark has been written; None if it printed nothing."""
-        while token not in self._seen:
-            try:
-                data = os.read(self.fd, READ_SIZE)
-            except OSError:
-                break
-            if not data:
-                break
-            self._feed(data)
+        while token not in self._seen and self._more():
+            pass
         self._seen.discard(token)
         return self._cut.pop(token, None)
 
     def rest(self) -> JobLog | None:
         """After the child's death: the log of the job that was running."""
-        while True:
-            try:
-                data = os.read(self.fd, READ_SIZE)
-            except OSError:
-                break
-            if not data:
-                break
-            self._feed(data)
+        while self._more():
+            pass
         self._write(self._rest)
         self._rest = b""
         log, self.current = self.current, None
         return log
+
+    def _more(self) -> bool:
+        """Read once; False where nothing is there, or nothing more will be."""
+        try:
+            data = os.read(self.fd, READ_SIZE)
+        except OSError:
+            return False
+        if data:
+            self._feed(data)
+        return bool(data)
 
     def _feed(self, data: bytes) -> None:
         data = self._rest + data

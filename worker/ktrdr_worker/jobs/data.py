@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import msgspec
 
-from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.jobs.inputs import input_of
+from ktrdr_worker.handler import JobContext
+from ktrdr_worker.jobs.inputs import input_of, read_body
 from ktrdr_worker.trading.bars import Bars, stamp
 from ktrdr_worker.trading.bars.converting import convert, inspect, summarise
 from ktrdr_zmq import datasets
@@ -33,10 +33,7 @@ class Request(msgspec.Struct, kw_only=True):
         JobError
             When something is missing or of another type.
         """
-        try:
-            request = msgspec.convert(body, cls)
-        except msgspec.ValidationError as error:
-            raise JobError(f"The job's body is not what `ktrdr` sends: {error}") from None
+        request = read_body(body, cls)
         parse_timeframe(request.timeframe)
         return request
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from ktrdr_worker.handler import JobContext, JobError
 from ktrdr_worker.trading.bars import Bars, DataError, Loaded, index_of, load, moment, stamp
 from ktrdr_worker.trading.frames import Frames, frames_of
 from ktrdr_zmq import results
+
+T = TypeVar("T")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -52,10 +54,7 @@ class Request(msgspec.Struct, kw_only=True):
         JobError
             When something is missing or of another type.
         """
-        try:
-            request = msgspec.convert(body, cls)
-        except msgspec.ValidationError as error:
-            raise JobError(f"The job's body is not what `ktrdr` sends: {error}") from None
+        request = read_body(body, cls)
         for what, number, low, high in (
             ("capital", request.capital, 1e-6, 1e15),
             ("commission_bps", request.commission_bps, 0.0, 1000.0),
@@ -77,6 +76,20 @@ class Request(msgspec.Struct, kw_only=True):
     def end_moment(self) -> int | None:
         """``end`` in nanoseconds."""
         return None if self.end is None else moment(self.end)
+
+
+def read_body(body: dict[str, Any], kind: type[T]) -> T:
+    """The typed form of a job's body.
+
+    Raises
+    ------
+    JobError
+        When something is missing or of another type.
+    """
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise JobError(f"The job's body is not what `ktrdr` sends: {error}") from None
 
 
 def input_of(context: JobContext, name: str) -> Path:

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ktrdr_worker.handler import JobContext, JobError
-from ktrdr_worker.jobs.inputs import Source, bars_of, input_of
+from ktrdr_worker.handler import JobContext
+from ktrdr_worker.jobs.inputs import Source, bars_of, input_of, read_body
 from ktrdr_worker.trading.bars import Bars
 from ktrdr_worker.trading.report.material import Equity, Material, Ran, read_equity, read_trades, window_of
 from ktrdr_worker.trading.report.page import render, title_of
@@ -41,10 +41,7 @@ class Reporting:
         begun = time.monotonic()
         context.progress(0.05, stage="reading")
         library = _library()
-        try:
-            request = msgspec.convert(body, Request)
-        except msgspec.ValidationError as error:
-            raise JobError(f"The job's body is not what `ktrdr` sends: {error}") from None
+        request = read_body(body, Request)
         result = results.BacktestResult.from_dict(request.backtest.result)
         training = results.TrainingResult.from_dict(request.training.result) if request.training else None
         equity = read_equity(input_of(context, "equity").read_bytes(), result)
