@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def validate(strategies: tuple[str, ...], set_: tuple[str, ...]) -> None:
 @click.argument("to", required=False, metavar="[NAME|FILE]")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 def copy(strategy: str, to: str | None, force: bool) -> None:
-    """Copy a strategy into ./strategies, to start one of your own."""
+    """Copy a strategy into ./strategies, to start one of your own. Given a new name, the copy says it too: its models are called by it."""
     from ktrdr_zmq.strategy import find_strategy
 
     text, source = find_strategy(strategy)
@@ -104,11 +105,19 @@ def copy(strategy: str, to: str | None, force: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(_renamed(text, path.stem) if to else text)
     except FileExistsError:
         raise UsageError(f"{path} exists already.", hint="Give another name, or overwrite it with --force.") from None
     said = f"Copied to {path}. Train with it: ktrdr models train --strategy {path.stem if path.parent == Path('strategies') else path}"
     face().out.show({"schema": 1, "path": str(path), "from": source}, said, essence=[str(path)])
+
+
+def _renamed(text: str, name: str) -> str:
+    """The text of a strategy with another name, and nothing else changed; as it is if that can be no name."""
+    from ktrdr_zmq.strategy.parsing import NAME
+
+    plain = NAME.fullmatch(name) and name.lower() not in ("true", "false", "null")
+    return re.sub(r"(?m)^name:.*$", f"name: {name}", text, count=1) if plain else text
 
 
 @strategies.command("indicators")

@@ -31,7 +31,12 @@ def test_strategies(ktrdr: Ktrdr, tmp_path: Path) -> None:
     assert ktrdr("strategies", "show", "neuro_mean_reversion", "--json").json["text"] == text
     assert ktrdr("strategies", "validate", "neuro_mean_reversion").code == 0
     assert ktrdr("strategies", "copy", "neuro_mean_reversion", "mine").code == 0
-    assert (tmp_path / "strategies" / "mine.yaml").read_text() == text
+    assert (tmp_path / "strategies" / "mine.yaml").read_text() == text.replace("name: neuro_mean_reversion", "name: mine")
+    for name, called in (("Mine.v-2", "Mine.v-2"), ("null", "neuro_mean_reversion"), ("2nd", "neuro_mean_reversion")):
+        assert ktrdr("strategies", "copy", "neuro_mean_reversion", name).code == 0
+        assert ktrdr("strategies", "validate", name, "--json").json["strategies"][0]["name"] == called
+    assert ktrdr("strategies", "copy", "neuro_mean_reversion").code == 0
+    assert (tmp_path / "strategies" / "neuro_mean_reversion.yaml").read_text() == text
     ran = ktrdr("strategies", "copy", "neuro_mean_reversion", "mine")
     assert ran.code == 2
     assert "--force" in ran.err
