@@ -253,7 +253,7 @@ def warmup_report(result: WarmupResult, info: JobInfo) -> list[Block]:
     ]  # fmt: skip
     cells = [
         [
-            f"{each.bars:,}", f"{each.multiple}x", f"{each.samples:,}", figure(each.share, "fraction"), _value(each.largest_output),
+            f"{each.bars:,}", f"{each.multiple:.3g}x", f"{each.samples:,}", figure(each.share, "fraction"), _value(each.largest_output),
             _value(each.largest_feature), each.feature or DASH,
         ]
         for each in result.lengths

@@ -64,7 +64,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     none differs), ``largest_output`` that of an output of the network.
     """
 
-    multiple: int
+    multiple: float
     bars: int
     samples: int
     changed: int

@@ -1,4 +1,4 @@
-"""The real look-ahead check in a worker whose RSI knows the bar to come; loaded with ``--handlers check-lookahead=peeking:handler``."""
+"""The real look-ahead check in a worker whose oscillator is a bar ahead; loaded with ``--handlers check-lookahead=peeking:handler``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ktrdr_worker.jobs.checks import lookahead
 from ktrdr_worker.trading import indicators
 
-honest = indicators.FUNCTIONS["rsi"]
+honest = indicators.FUNCTIONS["cmo_unsmoothed"]
 
 
 def peeking(*args: Any, **parameters: Any) -> Any:
@@ -17,6 +17,6 @@ def peeking(*args: Any, **parameters: Any) -> Any:
     return np.append(values[1:], values[-1])
 
 
-indicators.FUNCTIONS["rsi"] = peeking
+indicators.FUNCTIONS["cmo_unsmoothed"] = peeking
 
 handler = lookahead

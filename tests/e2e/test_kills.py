@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr_zmq import Client
+from ktrdr_zmq import Client, Job
 from tests.e2e.house import House, alive, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -155,3 +155,33 @@ def test_a_cancelled_training_goes_on_from_where_it_was(house: House) -> None:
         epoch = next(update.metrics["epoch"] for update in again.events() if "epoch" in getattr(update, "metrics", {}))
         assert epoch > seen
         again.cancel()
+
+
+@pytest.mark.science
+def test_a_forecast_that_was_cancelled_resumed_and_drained_ends_as_one_that_was_left_alone(house: House) -> None:
+    """A recurrent network for returns, with dropout: each time it goes on elsewhere, and its weights are the same in the end."""
+    house.broker()
+    workers = [house.worker(name, "--slots", "cpu=1", wait=False, kinds="training") for name in ("one", "two")]
+    assert all(worker.ready()["ready"] for worker in workers)
+    wanted = {"training.epochs": 50, "training.early_stopping.patience": 50, "model.architecture.hidden_size": 8}
+
+    def told(job: Job, later: float) -> float:
+        """The first epoch that a job tells of at or after this one."""
+        return next(update.metrics["epoch"] for update in job.events() if getattr(update, "metrics", {}).get("epoch", 0) >= later)
+
+    with Client(house.address) as client:
+        alone, job = (client.train("return_forecast", overrides=wanted, start="2017-08-01", end="2017-10-31") for _ in range(2))
+        seen = told(job, 3)
+        job.cancel()
+        assert job.wait(timeout=60).state == "cancelled"
+        again = client.job(house.cli_json("jobs", "resume", job.id)["job_id"])
+        reached = told(again, 1)
+        assert reached > seen, "not from the beginning"
+        told(again, reached + 3)
+        house.cli_json("workers", "drain", again.status().worker_id, "--stop")
+        result, plain = again.result(timeout=120), alone.result(timeout=120)
+        info = again.status()
+        assert [attempt.reason for attempt in info.attempts] == ["HANDED_BACK", "COMPLETED"]
+        assert len({attempt.worker_id for attempt in info.attempts}) == 2
+        assert result["epochs_run"] == 50
+        assert (result["digest"], result["model_digest"]) == (plain["digest"], plain["model_digest"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from ktrdr_worker.trading.backtest import Rules
 from ktrdr_worker.trading.bars import Bars, DataError, cut, load
 from ktrdr_zmq import payload
 from ktrdr_zmq.results import LookaheadResult, WarmupResult
-from tests.unit.trading.test_jobs import FILE, SAMPLE, Context, body, test_body
+from ktrdr_zmq.samples import find_sample
+from ktrdr_zmq.strategy import find_strategy, parse_strategy
+from ktrdr_zmq.strategy.library import list_strategies
+from tests.unit.trading.test_jobs import FAST, FILE, SAMPLE, Context, body, test_body
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -44,6 +48,12 @@ training: {epochs: 3}
 """
 
 
+SLOW = TWO_TIMEFRAMES.replace("{mode: multi_timeframe, list: [1h, 4h], base_timeframe: 1h}", "{mode: single, timeframe: 1h}").replace(
+    "timeframes: [4h]", "timeframes: [1h]"
+)
+"""An RSI, which never quite forgets where its bars began."""
+
+
 def model_of(tmp: Path, **changes: Any) -> bytes:
     context = Context(tmp, data=SAMPLE.path)  # type: ignore[union-attr]
     training.run(body(**changes), context)
@@ -52,8 +62,14 @@ def model_of(tmp: Path, **changes: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def simple(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A model of the strategy that is built in."""
-    return model_of(tmp_path_factory.mktemp("simple"))
+    """A model of the strategy that is built in, which decides often although it has learned for three epochs only."""
+    return model_of(tmp_path_factory.mktemp("simple"), overrides={**FAST, "decisions.confidence_threshold": 0.34})
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A model that reads an RSI."""
+    return model_of(tmp_path_factory.mktemp("slow"), strategy=SLOW, overrides={})
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +115,10 @@ def next_one(values: Any) -> Any:
 
 
 def peeking_indicator(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = indicators.FUNCTIONS["rsi"]
-    monkeypatch.setitem(indicators.FUNCTIONS, "rsi", lambda *args, **parameters: next_one(honest(*args, **parameters)))
+    for kind in ("rsi", "cmo_unsmoothed"):
+        honest = indicators.FUNCTIONS[kind]
+        peeking = functools.partial(lambda honest, *args, **parameters: next_one(honest(*args, **parameters)), honest)
+        monkeypatch.setitem(indicators.FUNCTIONS, kind, peeking)
 
 
 def peeking_membership(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,26 +258,29 @@ def test_nothing_can_be_cut_off_behind_the_only_decision() -> None:
 # ---------------------------------------------------------------- warm-up
 
 
-def test_decisions_settle_with_history(simple: bytes, tmp_path: Path) -> None:
-    """ADX and RSI forget slowly: the strategy asks for 30 bars, which is not enough."""
-    plain, context = check(warmup, tmp_path, simple, samples=40, seed=1)
+def test_decisions_settle_with_history(slow: bytes, tmp_path: Path) -> None:
+    """An RSI forgets slowly: what it says after its warm-up changes decisions."""
+    plain, context = check(warmup, tmp_path, slow, samples=40, seed=1)
     result = WarmupResult.from_dict(payload.unpack(payload.pack(plain)))
-    assert result.warmup_bars == 27
-    assert [each.bars for each in result.lengths] == [27 * multiple for multiple in history.MULTIPLES]
-    outputs = [each.largest_output for each in result.lengths]
+    assert result.warmup_bars == 14
+    tried = [each.bars for each in result.lengths]
+    assert set(tried) >= {14 * multiple for multiple in history.MULTIPLES}
+    assert tried == sorted(tried)
+    assert [each.multiple for each in result.lengths] == [bars / 14 for bars in tried]
+    outputs = [each.largest_output for each in result.lengths if each.bars in {14 * multiple for multiple in history.MULTIPLES}]
     assert outputs == sorted(outputs, reverse=True)
     assert outputs[0] > history.ENOUGH > outputs[-1]
     assert all(each.samples == 40 and each.share == each.changed / 40 for each in result.lengths)
-    assert result.lengths[0].feature in bundle.load(simple).description.feature_ids
+    assert result.lengths[0].feature in bundle.load(slow).description.feature_ids
     assert result.recommended is not None
-    assert (result.history_required, result.enough) == (30, False)
+    assert (result.history_required, result.enough) == (0, False)
     chosen = next(each for each in result.lengths if each.bars == result.recommended)
     assert chosen.changed == 0
     assert chosen.largest_output <= history.ENOUGH
     shares = [share for share, _ in context.reported]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert check(warmup, tmp_path, simple, samples=40, seed=1)[0]["digest"] == result.digest
+    assert check(warmup, tmp_path, slow, samples=40, seed=1)[0]["digest"] == result.digest
 
 
 def test_a_model_of_returns_is_measured_by_how_much_they_vary(returns: bytes, tmp_path: Path) -> None:
@@ -276,21 +297,36 @@ def test_an_indicator_that_forgets_needs_no_more_than_its_warm_up(tmp_path: Path
     assert (result["recommended"], result["enough"]) == (result["warmup_bars"], True)
 
 
-def test_less_history_is_that_of_the_bars_before(simple: bytes) -> None:
+def test_less_history_is_that_of_the_bars_before(slow: bytes) -> None:
     """Against features computed from a slice of the bars."""
-    model = history.plain(bundle.load(simple))
+    model = history.plain(bundle.load(slow))
     bars = load(SAMPLE.path, "x", "EURUSD", "1h", "1h").bars  # type: ignore[union-attr]
     made = frames.Frames("1h", {"1h": bars})
     full = history.reference(model, made, "cpu")
-    found = history.effect(model, bars, made, full, np.array([4000]), 2, 54, "cpu", lambda _: None)
+    found = history.effect(model, bars, made, full, np.array([4000]), 54, "cpu", lambda _: None)
     slice_ = features.build(model.strategy, frames.Frames("1h", {"1h": cut(bars, 4000 - 54, 4001)}))
     apart = np.abs(features.scale(slice_.values[-1:], model.scalings)[0] - full.features[4000])
     assert found.largest_feature == apart.max() > 0
     assert found.feature == full.ids[int(apart.argmax())]
 
 
+@pytest.mark.parametrize("name", [info.name for info in list_strategies() if info.origin == "built-in"])
+def test_what_ships_asks_for_the_history_that_it_needs(name: str, tmp_path: Path) -> None:
+    """Trained as a person would who names nothing but the strategy, and checked in the same way."""
+    text = find_strategy(name)[0]
+    strategy = parse_strategy(text, name)
+    sample = find_sample(strategy.symbols[0], *strategy.timeframes)
+    assert sample is not None
+    file = {"symbol": sample.symbol, "timeframe": sample.timeframe, "filename": sample.path.name, "origin": "built-in"}
+    context = Context(tmp_path, data=sample.path)
+    training.run(body(strategy=text, strategy_name=name, overrides={}, data=[file]), context)
+    asked = {"schema": 1, "symbol": sample.symbol, "timeframe": strategy.base, "data": [file], "samples": 100}
+    result = warmup.run(asked, Context(tmp_path, data=sample.path, model=context.artifacts["model"]))
+    assert result["enough"], (result["recommended"], result["history_required"])
+
+
 def effects(*pairs: tuple[int, float]) -> list[history.Effect]:
-    return [history.Effect(i + 1, 10 * (i + 1), 5, changed, "", 0.0, output) for i, (changed, output) in enumerate(pairs)]
+    return [history.Effect(10 * (i + 1), 5, changed, "", 0.0, output) for i, (changed, output) in enumerate(pairs)]
 
 
 def test_what_is_recommended() -> None:
@@ -298,12 +334,37 @@ def test_what_is_recommended() -> None:
     assert history.recommended(effects((0, 0.0), (1, 0.0), (0, 0.0))) == 30, "and any longer one"
     assert history.recommended(effects((0, 0.0), (0, 0.0))) == 10
     assert history.recommended(effects((0, 0.0), (1, 0.0))) is None
-    assert history.recommended([history.Effect(1, 10, 0, 0, "", 0.0, 0.0)]) is None, "nothing was tried"
+    assert history.recommended([history.Effect(10, 0, 0, "", 0.0, 0.0)]) is None, "nothing was tried"
+
+
+@given(st.integers(1, 100), st.integers(1, 2000))
+def test_it_is_sought_between_the_lengths_that_are_tried(warmup: int, needed: int) -> None:
+    shares: list[float] = [0.0]
+
+    def effect(bars: int, begin: float, end: float) -> history.Effect:
+        assert shares[-1] == begin < end <= 1.0
+        shares.append(end)
+        return history.Effect(bars, 5, int(bars < needed), "", 0.0, 0.0)
+
+    tried = history.lengths(warmup, 32 * warmup)
+    found = history.measure(effect, tried)
+    assert [each.bars for each in found] == sorted({each.bars for each in found})
+    said = history.recommended(found)
+    if needed > tried[-1]:
+        assert said is None
+        assert len(found) == len(tried)
+        return
+    assert said is not None
+    coarse = next(bars for bars in tried if bars >= needed)
+    assert needed <= said <= coarse
+    if said > tried[0]:
+        gap = coarse - coarse // 2
+        assert said - needed < max(gap / 2**history.REFINEMENTS + 1, 2), "to an eighth of the stretch"
 
 
 def test_histories_that_most_bars_have() -> None:
-    assert history.lengths(27, 300) == [(1, 27), (2, 54), (4, 108)]
-    assert history.lengths(0, 10) == [(1, 1), (2, 2), (4, 4)]
+    assert history.lengths(27, 300) == [27, 54, 108]
+    assert history.lengths(0, 10) == [1, 2, 4]
     with pytest.raises(DataError, match="at least twice the warm-up of 27"):
         history.lengths(27, 50)
 

@@ -316,7 +316,7 @@ def test_models_that_are_none(trained: tuple[dict[str, Any], bytes]) -> None:
         with pytest.raises(bundle.BundleError, match="which bars it has learned from"):
             bundle.load(changed(good, seen={"data": {"EURUSD": ""}, **seen}))
     with pytest.raises(StrategyInvalid, match="part of the trained model"):
-        bundle.load(good, {"indicators.rsi_14.period": 7})
+        bundle.load(good, {"indicators.momentum_14.period": 7})
     with pytest.raises(StrategyInvalid, match="risk.stop"):
         bundle.load(good, {"risk.stop": 1})
 

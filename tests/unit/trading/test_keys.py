@@ -64,6 +64,8 @@ def weights(learned: Learned) -> list[float]:
 RECURRENT = {"model": {"type": "gru", "architecture": {"hidden_size": 4, "sequence_length": 8}}}
 REGRESSION = {"decisions": {"output_format": "regression"}, "training": {"epochs": 2, "labels": {"horizon": 6}}}
 BARRIERS = {"training.labels": {"source": "triple_barrier", "horizon": 12, "threshold": 1.0}}
+RESTLESS = {"training": {"epochs": 40, "learning_rate": 0.3, "optimizer": "sgd", "batch_size": 16}}
+"""The validation loss goes up and down for a while."""
 LONGER = {"training.epochs": 5, "training.learning_rate": 0.0005}
 
 TRAINING_KEYS: list[tuple[str, Any, Any, dict[str, Any]]] = [
@@ -88,10 +90,10 @@ TRAINING_KEYS: list[tuple[str, Any, Any, dict[str, Any]]] = [
     ("training.scheduler", "none", "cosine", {}),
     ("training.scheduler", "none", "exponential", LONGER),
     ("training.scheduler", "none", "step", {**LONGER, "training.epochs": 12}),
-    ("training.scheduler", "none", "plateau", {"training": {"epochs": 40, "learning_rate": 0.3, "optimizer": "sgd", "batch_size": 16}}),
+    ("training.scheduler", "none", "plateau", RESTLESS),
     ("training.scheduler_every", 2, 3, {**LONGER, "training.scheduler": "step"}),
     ("training.scheduler_factor", 0.5, 0.2, {**LONGER, "training.scheduler": "exponential"}),
-    ("training.scheduler_patience", 1, 2, {"training.epochs": 30, "training.learning_rate": 0.01, "training.scheduler": "plateau"}),
+    ("training.scheduler_patience", 1, 4, {**RESTLESS, "training.scheduler": "plateau"}),
     ("training.warmup_epochs", 0, 2, LONGER),
     ("training.loss", "cross_entropy", "focal", {}),
     ("training.loss", "mse", "mae", REGRESSION),
@@ -103,7 +105,7 @@ TRAINING_KEYS: list[tuple[str, Any, Any, dict[str, Any]]] = [
     ("training.gradient_clip", 0.0, 0.01, {}),
     ("training.class_weights", "balanced", "none", {}),
     ("training.early_stopping.min_delta", 0.0, 10.0, {"training.learning_rate": 0.01}),
-    ("training.early_stopping.patience", 1, 9, {"training.learning_rate": 0.1, "training.epochs": 40}),
+    ("training.early_stopping.patience", 1, 9, RESTLESS),
     ("training.labels.horizon", 24, 6, {}),
     ("training.labels.threshold", 0.5, 1.0, {}),
     ("training.labels.scale", "volatility", "fraction", {"training.labels": {"threshold": 0.002}}),

@@ -174,7 +174,7 @@ def test_warm_up_is_that_of_the_slowest_timeframe_in_base_bars() -> None:
     assert np.isnan(built.values[: built.warmup]).all()
     assert np.isfinite(built.values[built.warmup :]).all()
     short = frames_of(cut(source, 0, built.warmup - 30), strategy.timeframes, "1h", [], "x")
-    with pytest.raises(samples.DataError, match="needs more than 27 bars of 1d before the first one it can use; EURUSD has 26"):
+    with pytest.raises(samples.DataError, match="needs more than 19 bars of 1d before the first one it can use; EURUSD has 18"):
         build(strategy, short)
 
 
@@ -229,6 +229,7 @@ def test_nor_with_several_timeframes() -> None:
         "indicators.adx_14.period": 2,
         "indicators.channel.period": 3,
         "indicators.volatility.period": 3,
+        "indicators.drift.period": 2,
     }
     leaks(parse_strategy(text, source, {**SETTINGS, **SPARSE, **quick}))
 

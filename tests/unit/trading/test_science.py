@@ -26,14 +26,14 @@ BUILT_IN = ["neuro_mean_reversion", "trend_follower", "return_forecast"]
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_features_have_names_and_values_and_look_at_no_later_bar(name: str) -> None:
     strategy = parse_strategy(*find_strategy(name))
-    bars = walk(300, seed=5, timeframe=strategy.base)
+    bars = walk(400, seed=5, timeframe=strategy.base)
     whole = build(strategy, alone(bars))
     assert whole.ids == strategy.feature_ids
-    assert whole.values.shape == (300, len(whole.ids))
+    assert whole.values.shape == (400, len(whole.ids))
     assert whole.warmup == max(strategy.warmup(strategy.base), strategy.data.history_required)
     assert np.isnan(whole.values[: whole.warmup]).all()
     assert np.isfinite(whole.values[whole.warmup :]).all()
-    for end in (whole.warmup + 1, 150, 299):
+    for end in (whole.warmup + 1, 350, 399):
         np.testing.assert_array_equal(build(strategy, alone(cut(bars, 0, end))).values, whole.values[:end])
 
 
@@ -45,7 +45,7 @@ def test_too_few_bars_for_the_strategy_are_an_error() -> None:
 
 def test_scaling_is_fitted_to_the_rows_that_it_is_given() -> None:
     strategy = parse_strategy(*find_strategy("neuro_mean_reversion"))
-    rows = build(strategy, alone(walk(400))).values[50:200]
+    rows = build(strategy, alone(walk(400))).values[150:300]
     scalings = fit_scaling(strategy, rows)
     assert scalings[0] == Scaling(0.0, 1.0)
     raw = scale(rows, scalings)[:, -1]
@@ -58,7 +58,7 @@ def test_scaling_is_fitted_to_the_rows_that_it_is_given() -> None:
 
 def test_an_input_that_never_varies_cannot_be_scaled() -> None:
     strategy = parse_strategy(*find_strategy("neuro_mean_reversion"))
-    with pytest.raises(DataError, match=r"volatility.relative has the same value"):
+    with pytest.raises(DataError, match=r"volatility.close has the same value"):
         fit_scaling(strategy, np.full((10, 11), 0.3))
 
 

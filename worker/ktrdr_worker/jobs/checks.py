@@ -126,12 +126,13 @@ class CheckWarmup:
         steps(context, 0.05, 0.1, "all bars")(0.0)
         full = history.reference(model, market.frames, context.device)
         lengths = history.lengths(full.warmup, len(full.decisions))
-        chosen = ahead.sample(lengths[-1][1], len(full.decisions), request.samples, request.seed)
-        effects = []
-        for index, (multiple, bars) in enumerate(lengths):
-            share = [0.1 + 0.9 * number / len(lengths) for number in (index, index + 1)]
-            tick = steps(context, share[0], share[1], "deciding", f"{bars:,} bars of history")
-            effects.append(history.effect(model, market.bars, market.frames, full, chosen, multiple, bars, context.device, tick))
+        chosen = ahead.sample(lengths[-1], len(full.decisions), request.samples, request.seed)
+
+        def effect(bars: int, begin: float, end: float) -> history.Effect:
+            tick = steps(context, 0.1 + 0.9 * begin, 0.1 + 0.9 * end, "deciding", f"{bars:,} bars of history")
+            return history.effect(model, market.bars, market.frames, full, chosen, bars, context.device, tick)
+
+        effects = history.measure(effect, lengths)
         context.progress(1.0, stage="done")
         recommended, asked = history.recommended(effects), case.model.strategy.data.history_required
         return results.WarmupResult(
@@ -139,7 +140,7 @@ class CheckWarmup:
             enough=None if recommended is None else max(asked, full.warmup) >= recommended,
             lengths=[
                 results.History(
-                    multiple=each.multiple, bars=each.bars, samples=each.samples, changed=each.changed,
+                    multiple=each.bars / max(full.warmup, 1), bars=each.bars, samples=each.samples, changed=each.changed,
                     share=each.changed / each.samples if each.samples else None, feature=each.feature, largest_feature=each.largest_feature,
                     largest_output=each.largest_output,
                 )

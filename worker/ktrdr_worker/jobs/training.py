@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
+
 from ktrdr_worker.handler import JobContext, JobError
 from ktrdr_worker.jobs.inputs import Request, data_used, markets, window
 from ktrdr_worker.trading import bundle, learning
 from ktrdr_worker.trading.bars import stamp
 from ktrdr_worker.trading.bundle import config_digest
 from ktrdr_worker.trading.fingerprint import fingerprint
+from ktrdr_worker.trading.labels import rolling_deviation
 from ktrdr_worker.trading.samples import Span
 from ktrdr_worker.trading.scores import Score
 from ktrdr_worker.trading.training import Outcome, train
@@ -49,6 +52,10 @@ class Training:
 
     kind = "training"
     versions = (1, 1)
+
+    def warm_up(self) -> None:
+        """Compile what most labels take. What few strategies have is compiled when it is first asked for, and kept as well."""
+        rolling_deviation(np.zeros(3), 2)
 
     def run(self, body: dict[str, Any], context: JobContext) -> dict[str, Any]:
         """Train the strategy of ``body``, which `ktrdr_zmq.recipes.training` makes; see `TrainingResult` for what comes back."""

@@ -6,7 +6,7 @@ backtest has long history before it and a live system perhaps has not: what diff
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,6 +25,9 @@ from ktrdr_zmq.strategy.timeframes import MINUTES
 
 MULTIPLES: Final = (1, 2, 4, 8, 16)
 """Lengths of history that are tried, as multiples of the warm-up."""
+
+REFINEMENTS: Final = 3
+"""How often the stretch between the longest length that is too short and the shortest that is enough is halved."""
 
 ENOUGH: Final = 1e-3
 """History is enough if no decision changes with all that there is, and no output of the network by more than this."""
@@ -45,8 +48,8 @@ class Effect(NamedTuple):
 
     Attributes
     ----------
-    multiple, bars : int
-        Length of the history, in warm-ups and in bars of the base timeframe.
+    bars : int
+        Length of the history, in bars of the base timeframe.
     samples : int
         Bars that could be decided with it.
     changed : int
@@ -57,13 +60,17 @@ class Effect(NamedTuple):
         By how much features and outputs differ at most; outputs in their `unit`.
     """
 
-    multiple: int
     bars: int
     samples: int
     changed: int
     feature: str
     largest_feature: float
     largest_output: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether so much history is enough."""
+        return bool(self.samples) and not self.changed and self.largest_output <= ENOUGH
 
 
 def plain(model: Trained) -> Trained:
@@ -82,22 +89,22 @@ def reference(model: Trained, frames: Frames, device: str) -> Reference:
     return Reference(built.ids, features, outputs, decide(outputs, model.strategy.decisions), warmup)
 
 
-def lengths(warmup: int, count: int) -> list[tuple[int, int]]:
-    """Multiples and lengths of history that at least half of the bars have before them.
+def lengths(warmup: int, count: int) -> list[int]:
+    """Lengths of history that at least half of the bars have before them.
 
     Raises
     ------
     DataError
         When not even the warm-up is so short.
     """
-    found = [(multiple, multiple * max(warmup, 1)) for multiple in MULTIPLES if 2 * multiple * max(warmup, 1) <= count]
+    found = [multiple * max(warmup, 1) for multiple in MULTIPLES if 2 * multiple * max(warmup, 1) <= count]
     if not found:
         raise DataError(f"There are {count:,} bars; the check needs at least twice the warm-up of {warmup:,}.")
     return found
 
 
 def effect(
-    model: Trained, source: Bars, frames: Frames, full: Reference, chosen: Array, multiple: int, bars: int, device: str,
+    model: Trained, source: Bars, frames: Frames, full: Reference, chosen: Array, bars: int, device: str,
     tick: Callable[[float], None],
 ) -> Effect:  # fmt: skip
     """Decide at some bars with no more than so many bars before each.
@@ -113,7 +120,7 @@ def effect(
     full : Reference
     chosen : array of int64
         Indices of the bars to decide at; each has `bars` before it.
-    multiple, bars : int
+    bars : int
         The length of the history.
     device : str
     tick : callable
@@ -130,12 +137,12 @@ def effect(
         rows.append(row)
         outputs.append(output)
     if not used:
-        return Effect(multiple, bars, 0, 0, "", 0.0, 0.0)
+        return Effect(bars, 0, 0, "", 0.0, 0.0)
     apart = np.abs(np.array(rows) - full.features[used])
     changed = decide(np.array(outputs), model.strategy.decisions) != full.decisions[used]
     column = int(np.unravel_index(int(apart.argmax()), apart.shape)[1])
     return Effect(
-        multiple, bars, len(used), int(changed.sum()), full.ids[column] if apart.max() > 0 else "", float(apart.max()),
+        bars, len(used), int(changed.sum()), full.ids[column] if apart.max() > 0 else "", float(apart.max()),
         float(np.abs(np.array(outputs) - full.outputs[used]).max()) / unit(full.outputs),
     )  # fmt: skip
 
@@ -158,11 +165,38 @@ def _decided(model: Trained, source: Bars, frames: Frames, bar: int, bars: int, 
     return making.scale(making.build(strategy, short).values[-1:], model.scalings)[0], outputs[-1]
 
 
-def recommended(effects: list[Effect]) -> int | None:
+def measure(effect: Callable[[int, float, float], Effect], tried: Sequence[int]) -> list[Effect]:
+    """What each of these lengths changes, and some between the longest that is too short and the shortest that is enough.
+
+    Parameters
+    ----------
+    effect : callable
+        Measures a length; also gets the shares of the work that are done before and after it.
+    tried : sequence of int
+        Rising.
+
+    Returns
+    -------
+    list of Effect
+        By length.
+    """
+    count = len(tried) + REFINEMENTS
+    found = [effect(bars, index / count, (index + 1) / count) for index, bars in enumerate(tried)]
+    for index in range(len(tried), count):
+        enough = recommended(found)
+        short = max((each.bars for each in found if enough is not None and each.bars < enough), default=0)
+        if enough is None or not short or enough - short < 2:
+            break
+        found.append(effect((short + enough) // 2, index / count, (index + 1) / count))
+        found.sort()
+    return found
+
+
+def recommended(effects: Sequence[Effect]) -> int | None:
     """The shortest history from which on nothing changes any more that matters; None if there is none among those tried."""
     found = None
     for each in reversed(effects):
-        if not each.samples or each.changed or each.largest_output > ENOUGH:
+        if not each.settled:
             break
         found = each.bars
     return found
