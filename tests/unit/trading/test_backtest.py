@@ -57,6 +57,7 @@ def test_stop_and_target_inside_a_bar_on_gaps_and_both_at_once() -> None:
     assert ended((10.0, 11.5, 8.5, 10.0)) == (9.0, "stop_loss")
     assert ended((10.0, 11.5, 9.5, 10.0), side=-1) == (11.0, "stop_loss")
     assert ended((8.5, 8.9, 8.2, 8.8), side=-1) == (8.5, "take_profit")
+    assert ended((11.5, 11.6, 8.9, 10.0)) == (9.0, "stop_loss"), "also where it opened beyond the target"
 
 
 def test_the_stop_counts_from_the_entry_bar_on() -> None:

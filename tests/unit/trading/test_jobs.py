@@ -462,7 +462,7 @@ def test_costs_come_from_the_command_before_the_strategy_before_the_symbol(train
     "changes,said",
     [
         ({"timeframe": "4h"}, "decides on bars of 1h, not of 4h"),
-        ({"end": "2017-01-02T00:00:00+00:00"}, "before the indicators have values"),
+        ({"end": "2017-01-02T00:00:00+00:00"}, "the first 30 bars of EURUSD 1h are warm-up"),
         ({"start": "2019-01-01T00:00:00+00:00"}, "no bars of EURUSD 1h between"),
     ],
 )

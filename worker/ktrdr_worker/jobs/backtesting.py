@@ -109,7 +109,11 @@ def _window(market: Market, request: Request, seen: bundle.Seen, warmup: int, *,
         first, last = window(market, request)
     first = max(first, warmup)
     if first >= last:
-        raise DataError(f"The window ends before the indicators have values: they need {warmup} bars before it.")
+        raise DataError(
+            f"No bar of the window can be decided on: the first {warmup:,} bars of {request.symbol} {request.timeframe} are warm-up of the "
+            "indicators and the network, or asked for by training_data.history_required.",
+            hint="Let the window end later, or give bars that begin earlier.",
+        )
     return first, last
 
 
