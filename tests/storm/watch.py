@@ -127,10 +127,19 @@ class Watch:
             "judged": len(trends),
             "most_resident_mb": round(max((s.resident for s in every), default=0) / 1e6, 1),
             "most_descriptors": max((s.descriptors for s in every), default=0),
-            "worst_growth_mb": round(max((t[0] for t in trends.values()), default=0.0) / 1e6, 2),
-            "worst_slope_mb_per_min": round(max((t[1] for t in trends.values()), default=0.0) / 1e6, 3),
+            "worst_growth_mb": _worst({name: t[0] / 1e6 for name, t in trends.items()}),
+            "worst_slope_mb_per_min": _worst({name: t[1] / 1e6 for name, t in trends.items()}),
             "worst_descriptor_growth": round(max((t[2] for t in trends.values()), default=0.0), 1),
         }
+
+
+def _worst(figures: dict[str, float]) -> dict[str, float]:
+    """The largest of each kind of process."""
+    worst: dict[str, float] = {}
+    for name, figure in figures.items():
+        kind = name.split()[0]
+        worst[kind] = max(worst.get(kind, figure), figure)
+    return {kind: round(figure, 2) for kind, figure in worst.items()}
 
 
 def look(pid: int) -> Sample | None:
