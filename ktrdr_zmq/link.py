@@ -301,7 +301,7 @@ class Link:
         self._acks[job_id] = ack
         self._session.submit(job_id, spec, body, now=time.monotonic())
         self._plan()
-        return await ack
+        return await asyncio.shield(ack)  # it stays when the caller gives up: whoever offers the same id again waits for it above
 
     async def subscribe(self, topic: bytes) -> None:
         """Subscribe, and wait until that has arrived: everything published from then on is heard."""
