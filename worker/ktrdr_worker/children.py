@@ -42,6 +42,8 @@ class Child:
         Its first job came when it was dead already.
     killed : bool
         By the agent.
+    unheard : bool
+        Something that it said could not be dealt with.
     verdict : str
         Why, where its job is to blame.
     """
@@ -62,6 +64,7 @@ class Child:
         self.dead = False
         self.late = False
         self.killed = False
+        self.unheard = False
         self.verdict = ""
         self.suspects: list[int] = []
         self.pidfd = -1
@@ -110,7 +113,7 @@ def launch(lane: Lane, environment: Mapping[str, str], make_log: Callable[[int],
 
 def death(child: Child, job_log: JobLog | None) -> Death:
     """Say how a child ended."""
-    if child.late:
+    if child.late and child.began:
         return Death("The child process had ended before the job came.", began=False)
     code = child.popen.returncode
     tail = job_log.tail(TAIL) if job_log is not None else ""
@@ -119,7 +122,9 @@ def death(child: Child, job_log: JobLog | None) -> Death:
         text = f"The child process did not come up (exit code {code}). {tail.strip()[-500:]}".strip()
     elif number:
         text = f"The job's process was killed by signal {number} ({processes.signal_name(number)})."
-        if number == signal.SIGKILL and not child.killed:
+        if child.unheard:
+            text += " This worker did so, because it could not deal with what the process said; its log says more."
+        elif number == signal.SIGKILL and not child.killed:
             text += " This worker did not send it; the kernel does when memory runs out."
     else:
         text = f"The job's process ended by itself with exit code {code}."

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -97,7 +98,8 @@ class Executor:
                 self._barren.add(lane)
                 self._loop.call_later(NO_CHILD_S, self._gave_up, lane, Death(f"No child process can be started: {error}", began=False))
                 return
-        child.late = child.late or (child.dead and not child.jobs)
+        if not child.jobs and (child.dead or child.popen.poll() is not None):  # its end may not have been seen yet
+            child.late = True
         child.jobs.append(job)
         child.output.expect(job.token)
         spec = job.spec
@@ -195,9 +197,15 @@ class Executor:
         try:
             child.pidfd = os.pidfd_open(child.pid)
         except (AttributeError, OSError):  # another system than Linux, or no descriptor is left
-            self._loop.run_in_executor(None, child.popen.wait).add_done_callback(lambda _: self._died(child))
+            threading.Thread(target=self._await_death, args=(child,), daemon=True).start()
         else:
             self._loop.add_reader(child.pidfd, self._died, child)
+
+    def _await_death(self, child: Child) -> None:
+        """The main function of a thread. Not one of the loop's: those are few, and file transfers need them."""
+        child.popen.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._died, child)
 
     # ------------------------------------------------------------ the line
 
@@ -235,12 +243,15 @@ class Executor:
         self._hear(child, data)
 
     def _hear(self, child: Child, data: bytes) -> None:
-        """Take in what a child says. If that fails, nobody knows what the child does: it is killed, its jobs run again."""
+        """Take in what a child says. If that fails, nobody knows what the child does: it is killed, unheard, and its jobs run again."""
+        if child.unheard:
+            return
         try:
             for octets in child.framer.feed(data):
                 self._frame(child, pipe.FROM_CHILD.decode(octets))
         except Exception:
             log.exception("what a child said could not be dealt with; it is replaced, its jobs run again")
+            child.unheard = True
             self._kill(child)
 
     def _frame(self, child: Child, frame: pipe.FromChild) -> None:

@@ -6,11 +6,13 @@ file descriptors without blocking.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 TOKEN_SIZE: Final = 8
 READ_SIZE: Final = 64 * 1024
@@ -32,7 +34,7 @@ class JobLog:
         self.path = path
         self._half = limit // 2
         self._buffer = bytearray()
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._trouble: OSError | None = None
         self._head = 0
         self._tail: deque[bytes] = deque()
@@ -42,7 +44,7 @@ class JobLog:
     def write(self, data: bytes) -> None:
         """Take output in. Trouble with the disk is told by `finish`: whoever hears a child has other things to do."""
         self.size += len(data)
-        room = self._half - self._head
+        room = self._half - self._head if self._trouble is None else 0
         if room > 0:
             head, data = data[:room], data[room:]
             self._head += len(head)
@@ -51,19 +53,32 @@ class JobLog:
                 try:
                     self._to_file()
                 except OSError as error:
-                    self._trouble = error
-                    self._buffer.clear()
+                    self._forgo_head(error)
         if data:
-            self._tail.append(data)
-            self._tail_size += len(data)
-            while self._tail and self._tail_size - len(self._tail[0]) >= self._half:
-                self._tail_size -= len(self._tail.popleft())
+            self._to_tail(data)
+
+    def _to_tail(self, data: bytes) -> None:
+        self._tail.append(data)
+        self._tail_size += len(data)
+        while self._tail and self._tail_size - len(self._tail[0]) >= self._half:
+            self._tail_size -= len(self._tail.popleft())
 
     def _to_file(self) -> None:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("w+b")
-        self._file.write(self._buffer)
+            self._file = self.path.open("w+b", buffering=0)  # else what the disk has not taken would fail whoever reads
+        data = bytes(self._buffer)
+        while data:
+            data = data[self._file.write(data) :]
+        self._buffer.clear()
+
+    def _forgo_head(self, error: OSError) -> None:
+        """The disk does not take the beginning: what is in memory and what follows is kept there, as far as the tail reaches."""
+        self._trouble = error
+        with contextlib.suppress(OSError):
+            self.close()
+        self._head = 0
+        self._to_tail(bytes(self._buffer))
         self._buffer.clear()
 
     def tail(self, octets: int) -> str:
@@ -102,15 +117,16 @@ class JobLog:
             When the disk did not take it, now or before.
         """
         if self._trouble is not None:
-            self.close()
             raise self._trouble
         if self._tail:
             missing = self.size - self._head - self._tail_size
             if missing:
                 self._buffer += f"\n[... {missing:,} octets left out ...]\n".encode()
             self._buffer += b"".join(self._tail)
-        self._to_file()
-        self.close()
+        try:
+            self._to_file()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,12 @@ def job(token: int, kind: str = "noop") -> Assignment:
     return Assignment(token.to_bytes(16, "big"), token, 1, "cpu", JobSpec(kind), payload.pack({}), None, 0.0)
 
 
+def kill_and_leave(pid: int) -> None:
+    """Kill a child process, so that it is dead and the loop has had no turn to see it."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -64,11 +73,12 @@ def test_that_a_job_is_left_out_is_said_before_the_next_one_begins(tmp_path: Pat
     reader, writer = os.pipe()
     child = ChildProcess(theirs, writer)
     said: list[pipe.FromChild] = []
-    over = threading.Event()
+    asked, over = threading.Event(), threading.Event()
     send = child.send
 
     def slowly(frame: pipe.FromChild, may_drop: bool = False) -> None:
         if isinstance(frame, pipe.LeftOut):
+            asked.set()
             over.wait(0.3)  # a thread may always be put off; the jobs would be through by then
         said.append(frame)
         send(frame, may_drop)
@@ -76,23 +86,19 @@ def test_that_a_job_is_left_out_is_said_before_the_next_one_begins(tmp_path: Pat
             over.set()
 
     child.send = slowly  # type: ignore[method-assign]
-    threads = [threading.Thread(target=child.read, daemon=True), threading.Thread(target=child.work, daemon=True)]
+    reads, works = (threading.Thread(target=target, daemon=True) for target in (child.read, child.work))
     setup = pipe.Setup(HANDLERS, str(tmp_path), str(tmp_path), str(tmp_path), b"\0mark")
-    body = payload.pack({})
-    slow = payload.pack({"seconds": 0.1})
-    frames: list[pipe.ToChild] = [setup, pipe.Run(1, "echo", b"", 1, "cpu", 1, slow)]
-    frames += [pipe.Run(token, "noop", b"", 1, "cpu", 1, body) for token in (2, 3)]
-    ours.sendall(b"".join(map(pipe.pack, [*frames, pipe.Stop(2, True)])))
-    for thread in threads:
-        thread.start()
+    frames = [pipe.Run(token, "noop", b"", 1, "cpu", 1, payload.pack({})) for token in (1, 2, 3)]
+    ours.sendall(b"".join(map(pipe.pack, [setup, *frames, pipe.Stop(2, True)])))
+    reads.start()
+    assert asked.wait(10)
+    works.start()
     assert over.wait(10)
     ours.shutdown(socket.SHUT_WR)
-    for thread in threads:
+    for thread in (reads, works):
         thread.join(10)
-    assert [(type(frame).__name__, frame.token) for frame in said if isinstance(frame, pipe.LeftOut | pipe.Ended)] in (
-        [("LeftOut", 2), ("Ended", 1), ("Ended", 3)],
-        [("Ended", 1), ("LeftOut", 2), ("Ended", 3)],
-    )
+    told = [(type(frame).__name__, frame.token) for frame in said if isinstance(frame, pipe.LeftOut | pipe.Ended)]
+    assert told == [("LeftOut", 2), ("Ended", 1), ("Ended", 3)]
     for end in (ours, theirs):
         end.close()
     for fd in (reader, writer):
@@ -149,16 +155,20 @@ async def test_the_death_of_a_child_is_seen_without_a_descriptor_for_it(monkeypa
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # which transfers need: it is not for waiting
     sink = Sink()
     executor = Executor(ExecutorConfig(HANDLERS), Spool(tmp_path), sink)
-    lane = Lane("cpu", 0)
-    executor.start(lane, job(1))
-    executor.flush()
-    await asyncio.wait_for(sink.ready.wait(), 30)
-    executor.kill(lane)
-    told, death = await asyncio.wait_for(sink.gone.get(), 30)
-    assert (told, death.signal) == (lane, 9)
-    executor.close()
+    lanes = [Lane("cpu", 0), Lane("cpu", 1)]
+    try:
+        for token, lane in enumerate(lanes, 1):
+            executor.start(lane, job(token))
+        executor.flush()
+        for lane in reversed(lanes):
+            executor.kill(lane)
+            told, death = await asyncio.wait_for(sink.gone.get(), 30)
+            assert (told, death.signal) == (lane, 9)
+    finally:
+        executor.close()
 
 
 async def test_what_goes_wrong_while_a_child_is_heard_costs_that_child(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -170,8 +180,23 @@ async def test_what_goes_wrong_while_a_child_is_heard_costs_that_child(tmp_path:
     executor.flush()
     _, death = await asyncio.wait_for(sink.gone.get(), 30)
     assert death.signal == 9
+    assert "could not deal with what the process said" in death.text
     assert sink.ended == [1]
     assert "what nobody has thought of" in caplog.text
+    executor.close()
+
+
+async def test_a_child_that_could_not_be_understood_is_not_heard_any_more(tmp_path: Path) -> None:
+    """What it said in between is lost: who goes on listening draws conclusions from half a story."""
+    sink = Sink(broken=2)
+    executor = Executor(ExecutorConfig(HANDLERS), Spool(tmp_path), sink)
+    lane = Lane("cpu", 0)
+    executor.prestart(lane)
+    child = executor._children[lane]
+    child.jobs.extend(map(job, (1, 2, 3)))
+    for token in (1, 2, 3):  # one piece each, as the system may well deliver them
+        executor._hear(child, pipe.pack(pipe.Ended(token, "done", 0.0)))
+    assert sink.ended == [1]
     executor.close()
 
 
@@ -182,21 +207,37 @@ async def test_a_job_that_is_given_to_a_dead_child_is_not_charged(monkeypatch: p
     lane = Lane("cpu", 0)
     executor.prestart(lane)
     await asyncio.wait_for(sink.ready.wait(), 30)
-    hunted = asyncio.Event()
-    swept: list[int] = []
+    hunted, given = asyncio.Event(), asyncio.Event()
 
     def sweep(*_: Any) -> bool:
-        swept.append(1)
         hunted.set()
-        return len(swept) > 1
+        return given.is_set()
 
     monkeypatch.setattr("ktrdr_worker.processes.sweep_orphans", sweep)
     executor.kill(lane)
     await asyncio.wait_for(hunted.wait(), 30)
     executor.start(lane, job(1))
+    given.set()
     _, death = await asyncio.wait_for(sink.gone.get(), 30)
     assert not death.began
     assert "before the job came" in death.text
+    executor.close()
+
+
+@pytest.mark.parametrize("up,said", [(True, "before the job came"), (False, "did not come up")])
+async def test_a_job_that_is_given_to_a_child_whose_death_is_not_seen_yet_is_not_charged(tmp_path: Path, up: bool, said: str) -> None:
+    sink = Sink()
+    executor = Executor(ExecutorConfig(HANDLERS), Spool(tmp_path), sink)
+    lane = Lane("cpu", 0)
+    executor.prestart(lane)
+    if up:
+        await asyncio.wait_for(sink.ready.wait(), 30)
+    (pid,) = executor.pids()
+    kill_and_leave(pid)
+    executor.start(lane, job(1))
+    _, death = await asyncio.wait_for(sink.gone.get(), 30)
+    assert not death.began
+    assert said in death.text
     executor.close()
 
 
@@ -212,3 +253,25 @@ def test_output_that_the_disk_does_not_take_is_told_at_the_end(tmp_path: Path) -
     assert log.tail(10) == "x" * 10
     with pytest.raises(OSError, match="File exists"):
         log.finish()
+
+
+@pytest.mark.parametrize("piece", [66_000, 70_000, 100_000])
+def test_output_is_read_as_it_was_written_when_the_disk_has_filled_up(tmp_path: Path, piece: int) -> None:
+    """Whoever watches a job or buries it reads its log, also when a part of the log is on disk and no more goes there."""
+    text = b"".join(b"%07d\n" % number for number in range(100_000))
+    log = JobLog(tmp_path / "log", 40 * MEMORY)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY + 100, limits[1]))
+    try:
+        for size in (piece, 30_000, 3, 200_000):
+            log.write(text[log.size : log.size + size])
+            for wanted in (0, log.size - 20_000, log.size - 2):
+                offset, data = log.read(wanted, 10_000)
+                assert offset >= wanted
+                assert data
+                assert data == text[offset : offset + len(data)]
+            assert log.tail(1000).encode() == text[log.size - 1000 : log.size]
+        with pytest.raises(OSError, match="too large"):
+            log.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
