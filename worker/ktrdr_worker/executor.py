@@ -264,6 +264,8 @@ class Executor:
             child.output.unexpect(frame.token)
             child.jobs = deque(job for job in child.jobs if job.token != frame.token)
         self._sink.on_frame(frame, None, child.closing)
+        if isinstance(frame, pipe.LeftOut):
+            self._retire_if_done(child)
 
     def _ended(self, child: Child, frame: pipe.Ended) -> None:
         if not child.jobs or child.jobs[0].token != frame.token:
@@ -283,11 +285,12 @@ class Executor:
         ):
             child.closing = True
         self._sink.on_frame(frame, job_log, child.closing)
-        if child.closing and not child.jobs:
-            self._retire(child)
+        self._retire_if_done(child)
 
-    def _retire(self, child: Child) -> None:
-        """Let a child go that has done its last job."""
+    def _retire_if_done(self, child: Child) -> None:
+        """Let a child go that is to be replaced and has no job left."""
+        if not child.closing or child.jobs:
+            return
         if child.soiled:
             self._kill(child)
             return

@@ -134,6 +134,23 @@ def test_a_child_that_dies_while_inputs_arrive_costs_the_job_nothing() -> None:
     assert desk.end(1).results() == [(1, "done")]
 
 
+@pytest.mark.parametrize("soiled", [True, False])
+async def test_a_child_that_is_to_be_replaced_goes_also_when_its_last_job_is_left_out(tmp_path: Path, soiled: bool) -> None:
+    """A cancellation may come just as the job before it ends. The slot is free only when the child is gone."""
+    sink = Sink()
+    executor = Executor(ExecutorConfig(HANDLERS, recycle_jobs=1), Spool(tmp_path), sink)
+    lane = Lane("cpu", 0)
+    executor.prestart(lane)
+    await asyncio.wait_for(sink.ready.wait(), 30)
+    child = executor._children[lane]
+    child.jobs.extend(map(job, (1, 2)))
+    executor._hear(child, pipe.pack(pipe.Ended(1, "done", 0.0, soiled=soiled)) + pipe.pack(pipe.LeftOut(2)))
+    try:
+        assert (await asyncio.wait_for(sink.gone.get(), 30))[0] is lane
+    finally:
+        executor.close()
+
+
 # ---------------------------------------------------------------- what may fail in the agent
 
 
