@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ktrdr_zmq.config import Endpoint
-from ktrdr_zmq.errors import EXIT_REFUSED, ConfigError, KtrdrError
+from ktrdr_zmq.errors import EXIT_FAILED, EXIT_REFUSED, ConfigError, KtrdrError
 
 READY_TIMEOUT: Final = 90.0
+RETRY_S: Final = 10.0
+"""A process that fails is not started more often than that."""
 STOP_TIMEOUT: Final = 20.0
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -46,11 +48,14 @@ class Process:
         What it writes.
     ready : dict
         What it said when it was ready.
+    fate : str
+        How it ended the last time, if it was started again since.
     """
 
     def __init__(self, name: str, module: str, options: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
+        self.fate = ""
         self._command = (module, tuple(options), folder, dict(env))
         self.start()
 
@@ -58,6 +63,9 @@ class Process:
         """Start it. One that is started ``again`` says nothing when it is ready: nobody waits for it."""
         module, options, folder, env = self._command
         self.ready: dict[str, Any] = {}
+        if again:
+            self.fate = "was killed" if (self.exit_code or 0) < 0 else "has failed"
+        self._began = time.monotonic()
         reader, writer = os.pipe()
         words = () if again else ("--ready-fd", str(writer))
         try:
@@ -95,6 +103,12 @@ class Process:
     def exit_code(self) -> int | None:
         """How it ended; None while it runs."""
         return self._process.poll()
+
+    @property
+    def fallen(self) -> bool:
+        """Whether it ended by a signal, or by a failure of its own code, and is to be started again."""
+        code = self.exit_code or 0
+        return code < 0 or (code == EXIT_FAILED and time.monotonic() > self._began + RETRY_S)
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
         """Wait until it says that it is ready.
@@ -240,14 +254,14 @@ class LocalCluster:
         return process
 
     def revive(self) -> list[Process]:
-        """Start again what a signal has ended; what ended with an exit code of its own stays as it is.
+        """Start again what has fallen; what ended with an exit code that says why stays as it is.
 
         Returns
         -------
         list of Process
             What was started; none of it need be ready yet.
         """
-        fallen = [process for process in self.processes if (process.exit_code or 0) < 0]
+        fallen = [process for process in self.processes if process.fallen]
         for process in fallen:
             process.start(again=True)
         return fallen

@@ -14,7 +14,7 @@ from pathlib import Path
 from ktrdr_broker.config import BrokerConfig
 from ktrdr_broker.server import BrokerServer, ServerSettings
 from ktrdr_zmq.config import Settings, folders, load_settings, parse_address, replaced_variables
-from ktrdr_zmq.errors import EXIT_DONE, EXIT_REFUSED, ConfigError, KtrdrError
+from ktrdr_zmq.errors import ConfigError, KtrdrError
 from ktrdr_zmq.logs import set_up_logging
 from ktrdr_zmq.notify import announce, notify, watchdog_interval
 from ktrdr_zmq.version import __version__
@@ -92,10 +92,10 @@ async def serve(settings: ServerSettings, ready_fd: int) -> int:
         notify("READY=1")
         _feed_watchdog(loop)
 
-    fatal = await server.run(on_ready)
+    code = await server.run(on_ready)
     notify("STOPPING=1")
     log.info("stopped")
-    return EXIT_REFUSED if fatal else EXIT_DONE
+    return code
 
 
 def _feed_watchdog(loop: asyncio.AbstractEventLoop) -> None:
@@ -108,8 +108,8 @@ def _feed_watchdog(loop: asyncio.AbstractEventLoop) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the broker; returns the exit code.
 
-    0 after a stop, 2 for a wrong configuration, 3 when it may not run here (port or folder in use, database of a newer release, or older
-    than the cluster).
+    0 after a stop, 1 when it has failed and should be started again, 2 for a wrong configuration, 3 when it may not run here (port or
+    folder in use, database of a newer release, or older than the cluster).
     """
     options = parser().parse_args(argv)
     given = {

@@ -26,7 +26,8 @@ from ktrdr_broker.startup import FolderLock, bind_all, bind_free, raise_file_lim
 from ktrdr_broker.store import DamagedError, StorageError, Store
 from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
-from ktrdr_zmq.errors import ProtocolError
+from ktrdr_zmq.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, ProtocolError
+from ktrdr_zmq.loops import end_on_error
 from ktrdr_zmq.transport import Channel
 from ktrdr_zmq.version import __version__
 
@@ -91,7 +92,7 @@ class BrokerServer:
         self._retry: asyncio.TimerHandle | None = None
         self._next_disk_check = 0.0
         self._trouble = ""
-        self._failed = ""
+        self._failed = False
         self._stop = asyncio.Event()
         if not loaded.clean:
             log.info("the last broker on this folder did not end cleanly; the database is intact")
@@ -109,8 +110,9 @@ class BrokerServer:
 
     # ------------------------------------------------------------ life
 
-    async def run(self, on_ready: Callable[[int], None]) -> str:
-        """Serve until `stop`; returns why the core gave up, empty after a stop."""
+    async def run(self, on_ready: Callable[[int], None]) -> int:
+        """Serve until `stop`; returns the exit code: 0, 3 when the core gave up, 1 when something here has failed."""
+        end_on_error(self._fail)
         here, there = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         here.bind("inproc://bulk")
         there.connect("inproc://bulk")
@@ -131,8 +133,9 @@ class BrokerServer:
         try:
             await self._stop.wait()
         finally:
-            self.core.shutdown(time.monotonic(), time.time_ns() // 1000)
-            self._turn()
+            if not self._failed:
+                self.core.shutdown(time.monotonic(), time.time_ns() // 1000)
+                self._turn()
             if self._timer is not None:
                 self._timer.cancel()
             self._bulk.send([STOP])
@@ -141,14 +144,23 @@ class BrokerServer:
             await asyncio.get_running_loop().run_in_executor(None, bulk.join, 5.0)
             self._bulk.close(0)
             self._context.term()
-            if not self._waiting:
+            if not self._waiting and not self._failed:
                 self._store.close()
             self._lock.release()
-        return self.core.fatal or self._failed
+        if self._failed:
+            return EXIT_FAILED
+        return EXIT_REFUSED if self.core.fatal else EXIT_DONE
 
     def stop(self) -> None:
         """End `run` in good order."""
         self._stop.set()
+
+    def _fail(self) -> None:
+        """End `run` at once: what is in memory may be wrong, what is on disk is right."""
+        if not self._stop.is_set():
+            log.critical("the broker has failed and ends; nothing that was acknowledged is lost, and a new one goes on from its database")
+            self._failed = True
+            self._stop.set()
 
     # ------------------------------------------------------------ what comes in
 
@@ -201,8 +213,7 @@ class BrokerServer:
         now, wall = time.monotonic(), time.time_ns() // 1000
         for what, *rest in batch:
             if what == FAILED:
-                self._failed = "The thread that keeps artifacts has failed; the log says why."
-                self._stop.set()
+                self._fail()
                 return
             digest, size = rest
             self.core.on_artifact_stored(digest, int.from_bytes(size, "big"), now, wall)

@@ -135,7 +135,7 @@ def _watch(shown: Face, cluster: LocalCluster, stop: Stop) -> None:
 
 
 def _look(client: Client, cluster: LocalCluster, board: Board, news: News, title: str) -> None:
-    revived = [f"{process.name} was killed, and was started again as process {process.pid}" for process in cluster.revive()]
+    revived = [f"{process.name} {process.fate}, and was started again as process {process.pid}" for process in cluster.revive()]
     news.recent = (news.recent + revived)[-RECENT:]
     if not cluster.processes[0].alive:
         raise LocalRefused("The broker has ended by itself.", hint=f"Its log says more: {cluster.processes[0].log}")

@@ -292,7 +292,8 @@ class Launcher:
 def main(argv: list[str] | None = None) -> int:
     """Run a worker; returns the exit code.
 
-    0 after a drain, 2 for a wrong configuration, 3 when it may not run (its id or its folder is another's), 130 when told twice to stop.
+    0 after a drain, 1 when it has failed and should be started again, 2 for a wrong configuration, 3 when it may not run (its id or its
+    folder is another's), 130 when told twice to stop.
     """
     options = parser().parse_args(argv)
     given = {

@@ -34,8 +34,9 @@ from ktrdr_zmq import codec
 from ktrdr_zmq import messages as m
 from ktrdr_zmq.artifacts import ArtifactCache, BulkClient
 from ktrdr_zmq.config import Endpoint
-from ktrdr_zmq.errors import EXIT_INTERRUPTED, ProtocolError
+from ktrdr_zmq.errors import EXIT_FAILED, EXIT_INTERRUPTED, ProtocolError
 from ktrdr_zmq.jobs import TAG_CPU
+from ktrdr_zmq.loops import end_on_error
 from ktrdr_zmq.transport import Channel, connect_dealer
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Agent:
     async def run(self, on_ready: Callable[[], None]) -> int:
         """Serve until told to leave; returns the exit code."""
         self._on_ready = on_ready
+        end_on_error(self._fail)
         for lane in self.core.lanes.lanes.get(TAG_CPU, [])[:PRESTARTED]:
             self.executor.prestart(lane)
         self._wake()
@@ -91,6 +93,11 @@ class Agent:
             return await self._ended
         finally:
             self._close()
+
+    def _fail(self) -> None:
+        if not self._ended.done():
+            log.critical("the worker has failed and ends; its jobs run again elsewhere, or in the one that is started after it")
+            self._ended.set_result(EXIT_FAILED)
 
     def _close(self) -> None:
         if self._timer is not None:
@@ -187,13 +194,19 @@ class Agent:
         elif isinstance(effect, e.SendLog):
             self._send_log(effect)
         elif isinstance(effect, e.Remember):
-            self._state.remember(effect.store_id, effect.epoch)
+            self._remember(effect)
         elif isinstance(effect, e.Note):
             log.log(logging.getLevelNamesMapping()[effect.level.upper()], "%s", effect.text)
         elif not self._ended.done():
             if effect.text:
                 log.error("%s", effect.text)
             self._ended.set_result(effect.code)
+
+    def _remember(self, effect: e.Remember) -> None:
+        try:
+            self._state.remember(effect.store_id, effect.epoch)
+        except OSError as error:  # it is known as long as this process lives; only a former broker that answers the next one goes unnoticed
+            log.warning("which broker this is cannot be kept: %s", error)
 
     def _upload(self, effect: e.Upload) -> None:
         token, seq = effect.token, effect.seq
