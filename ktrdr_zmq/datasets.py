@@ -163,6 +163,17 @@ class CheckResult(Document, frozen=True, kw_only=True):
 DOCUMENTS: Final[Mapping[str, type[Document]]] = {cls.KIND: cls for cls in (ImportResult, CheckResult)}
 
 
+def check_symbol(symbol: str) -> None:
+    """Refuse what is no symbol.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not re.fullmatch(SYMBOL, symbol):
+        raise UsageError(f"{symbol!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32.")
+
+
 # ---------------------------------------------------------------- what there is
 
 
@@ -257,8 +268,7 @@ def find(symbol: str, timeframes: Sequence[str], data_dir: str | Path | None, kn
     """
     for timeframe in timeframes:
         parse_timeframe(timeframe)
-    if not re.fullmatch(SYMBOL, symbol):
-        raise UsageError(f"{symbol!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32.")
+    check_symbol(symbol)
     for place in (own(data_dir), known, built_in()):
         fitting = [
             each
@@ -309,8 +319,7 @@ def importing(file: str | Path, symbol: str, timeframe: str, form: Mapping[str, 
         When something of this makes no sense.
     """
     parse_timeframe(timeframe)
-    if not re.fullmatch(SYMBOL, symbol):
-        raise UsageError(f"{symbol!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32.")
+    check_symbol(symbol)
     path = readable(file)
     return _request(IMPORT, path, path.name, symbol, timeframe, form, options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -34,8 +35,23 @@ def watchdog_interval() -> float:
     return int(micros) / 2e6 if micros.isdigit() and mine else 0.0
 
 
-def announce(fd: int, document: dict[str, Any]) -> None:
-    """Write a JSON line to the descriptor that whoever started this process waits on, and close it; below 0 there is nobody."""
-    if fd >= 0:
-        with os.fdopen(fd, "w") as file:
-            file.write(json.dumps(document) + "\n")
+class ReadyLine:
+    """The descriptor on which whoever started this process waits for one line of JSON: that it is ready, or why not.
+
+    Only the first line is written. Afterwards the number may belong to another file of this process.
+
+    Parameters
+    ----------
+    fd : int
+        Below 0 nobody waits.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def say(self, document: dict[str, Any]) -> None:
+        """Write the line and close the descriptor; whoever waited may have gone."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError), os.fdopen(fd, "w") as file:
+                file.write(json.dumps(document) + "\n")

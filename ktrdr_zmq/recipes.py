@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ktrdr_zmq.datasets import SYMBOL, Dataset, find
+from ktrdr_zmq.datasets import Dataset, check_symbol, find
 from ktrdr_zmq.errors import UnknownJob, UsageError
 from ktrdr_zmq.handles import JobRequest
 from ktrdr_zmq.jobs import TERMINAL, JobState
@@ -230,8 +230,7 @@ def _symbols(given: str | Sequence[str] | None) -> list[str]:
     words = [given] if isinstance(given, str) else list(given or ())
     found = [part.strip() for word in words for part in word.split(",")]
     for index, symbol in enumerate(found):
-        if not re.fullmatch(SYMBOL, symbol):
-            raise UsageError(f"{symbol!r:.40} is no symbol: letters, digits and . _ ^ = - only, at most 32.")
+        check_symbol(symbol)
         if symbol in found[:index]:
             raise UsageError(f"The symbol {symbol} is named twice.")
     return found

@@ -16,7 +16,7 @@ from ktrdr_broker.server import BrokerServer, ServerSettings
 from ktrdr_zmq.config import Settings, folders, load_settings, parse_address, replaced_variables
 from ktrdr_zmq.errors import ConfigError, KtrdrError
 from ktrdr_zmq.logs import set_up_logging
-from ktrdr_zmq.notify import announce, notify, watchdog_interval
+from ktrdr_zmq.notify import ReadyLine, notify, watchdog_interval
 from ktrdr_zmq.version import __version__
 
 log = logging.getLogger("ktrdr_broker")
@@ -79,7 +79,7 @@ def data_folder(settings: Settings) -> Path:
     return folder.absolute()
 
 
-async def serve(settings: ServerSettings, ready_fd: int) -> int:
+async def serve(settings: ServerSettings, ready: ReadyLine) -> int:
     """Run a broker until a signal, or until its core gives up."""
     server = BrokerServer(settings)
     loop = asyncio.get_running_loop()
@@ -88,7 +88,7 @@ async def serve(settings: ServerSettings, ready_fd: int) -> int:
 
     def on_ready(port: int) -> None:
         log.info("ready on %s, ports %d to %d, data in %s", settings.bind, port, port + 3, settings.data_dir)
-        announce(ready_fd, {"ready": True, "address": settings.bind, "port": port, "pid": os.getpid()})
+        ready.say({"ready": True, "address": settings.bind, "port": port, "pid": os.getpid()})
         notify("READY=1")
         _feed_watchdog(loop)
 
@@ -112,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     folder in use, database of a newer release, or older than the cluster).
     """
     options = parser().parse_args(argv)
+    ready = ReadyLine(options.ready_fd)
     given = {
         "broker.bind": options.bind,
         "broker.base_port": options.base_port,
@@ -128,10 +129,10 @@ def main(argv: list[str] | None = None) -> int:
             log.warning("%s", line)
         if settings["broker.insecure"]:
             log.warning("--insecure: no encryption, and whoever reaches the ports can run jobs")
-        return asyncio.run(serve(server_settings(settings)._replace(restored=options.restored), options.ready_fd))
+        return asyncio.run(serve(server_settings(settings)._replace(restored=options.restored), ready))
     except KtrdrError as error:
         sys.stderr.write(f"ktrdr-broker: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
-        announce(options.ready_fd, {"ready": False, **error.as_dict()})
+        ready.say({"ready": False, **error.as_dict()})
         return error.exit_code
 
 

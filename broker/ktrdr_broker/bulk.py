@@ -40,6 +40,12 @@ STOP: Final = b"Q"
 FAILED: Final = b"F"
 
 
+def artifact_path(folder: Path, digest: bytes) -> Path:
+    """Where the artifact of a digest is below a broker's data folder, or would be."""
+    name = digest.hex()
+    return folder / "artifacts" / name[:2] / name
+
+
 class ArtifactFiles:
     """Files named by their SHA-256 under ``<folder>/artifacts``.
 
@@ -50,6 +56,7 @@ class ArtifactFiles:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._root = folder / "artifacts"
         self._incoming = folder / "incoming"
         self._root.mkdir(parents=True, exist_ok=True)
@@ -58,8 +65,7 @@ class ArtifactFiles:
 
     def path(self, digest: bytes) -> Path:
         """Where an artifact is, or would be."""
-        name = digest.hex()
-        return self._root / name[:2] / name
+        return artifact_path(self._folder, digest)
 
     def size(self, digest: bytes) -> int | None:
         """An artifact's size, None if it is not here."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ktrdr_broker.bulk import ArtifactFiles
+from ktrdr_broker.bulk import ArtifactFiles, artifact_path
 from ktrdr_broker.ledger import named_digests
 from ktrdr_broker.model import ArtifactRow, Job, Saves
 from ktrdr_broker.sqlite import COLUMNS, FILE_NAME, SqliteStore, as_job, intact
@@ -176,11 +176,6 @@ class _Files:
             if verdict:
                 what = f"job {job.job_id.hex()} ({job.spec.kind}, {job.state.value}): its file {digest.hex()[:16]}"
                 (self._findings.damaged if verdict == "damaged" else self._findings.missing).append(what)
-
-
-def artifact_path(folder: Path, digest: bytes) -> Path:
-    """Where the file of a digest is."""
-    return folder / "artifacts" / digest.hex()[:2] / digest.hex()
 
 
 def _verdict(path: Path, digest: bytes) -> str:

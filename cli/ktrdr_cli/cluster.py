@@ -18,7 +18,7 @@ from ktrdr_cli.output import Board, PipeClosed, clock
 from ktrdr_cli.texts import end_line, job_table
 from ktrdr_cli.workers import worker_table
 from ktrdr_zmq.errors import BrokerUnreachable, KtrdrError
-from ktrdr_zmq.notify import announce
+from ktrdr_zmq.notify import ReadyLine
 
 if TYPE_CHECKING:
     from ktrdr_zmq.blocking import Client
@@ -63,11 +63,11 @@ def up(workers: int, data_dir: str | None, detach: bool, demo_workers: bool, rea
         text = f"Broker at {there['broker']}, workers: {', '.join(there['workers']) or 'none'}.\nData in {folder}. Stop it with: ktrdr down"
         shown.out.show(there, text, essence=[there["broker"]])
         return
+    ready = ReadyLine(ready_fd)
     try:
-        serve(shown, DEMO_WORKERS if demo_workers else workers_of(workers), folder, ready_fd)
+        serve(shown, DEMO_WORKERS if demo_workers else workers_of(workers), folder, ready)
     except KtrdrError as error:
-        with contextlib.suppress(OSError):  # whoever waited has gone
-            announce(ready_fd, error.as_dict())
+        ready.say(error.as_dict())
         raise
 
 
@@ -80,7 +80,7 @@ def workers_of(count: int) -> list[dict[str, Any]]:
     return [{"id": "worker-1"}, *({"id": f"worker-{n + 1}", "slots": share} for n in range(1, count))]
 
 
-def serve(shown: Face, workers: Sequence[dict[str, Any]], folder: Path, ready_fd: int = -1) -> None:
+def serve(shown: Face, workers: Sequence[dict[str, Any]], folder: Path, ready: ReadyLine) -> None:
     """Run the one local cluster until a signal.
 
     Raises
@@ -102,8 +102,7 @@ def serve(shown: Face, workers: Sequence[dict[str, Any]], folder: Path, ready_fd
             names = [process.name for process in cluster.processes[1:]]
             document = {"schema": 1, "broker": cluster.broker, "pid": os.getpid(), "data_dir": str(folder), "workers": names}
             publish({key: document[key] for key in ("broker", "pid", "data_dir")})
-            with contextlib.suppress(OSError):
-                announce(ready_fd, document)
+            ready.say(document)
             if shown.json:
                 shown.out.line(document)
             _watch(shown, cluster, stop)

@@ -53,6 +53,7 @@ DATA = [
     InData("It has no header.", lambda lines: lines[1:]),
     InData("A column is missing.", lambda lines: [one.rpartition(",")[0].rpartition(",")[0] for one in lines]),
     InData("A column is there twice.", lambda lines: [f"{lines[0]},close", *(f"{one},1" for one in lines[1:])]),
+    InData("Its columns are separated by semicolons.", lambda lines: [one.replace(",", ";") for one in lines]),
     InData("A row has too many fields.", lambda lines: [*lines[:9], lines[9] + ",1,2", *lines[10:]]),
     InData("A row is empty.", lambda lines: [*lines[:9], "", *lines[9:]]),
     InData("A date is written otherwise.", field(7, 0, "02.01.2017 03:00")),

@@ -23,7 +23,7 @@ from ktrdr_zmq.errors import ConfigError, KtrdrError
 from ktrdr_zmq.jobs import TAG_CPU, TAG_GPU
 from ktrdr_zmq.logs import set_up_logging
 from ktrdr_zmq.messages import MAJOR, Device, WorkerInfo
-from ktrdr_zmq.notify import announce, notify, watchdog_interval
+from ktrdr_zmq.notify import ReadyLine, notify, watchdog_interval
 from ktrdr_zmq.version import __version__
 
 log = logging.getLogger("ktrdr_worker")
@@ -115,12 +115,12 @@ def assigned(devices: list[Device], slots: int, simulated: bool) -> tuple[tuple[
 class Launcher:
     """Finds out what the worker can do, and runs the agent."""
 
-    def __init__(self, settings: Settings, handlers: dict[str, str], endpoint: Endpoint, state: StateFolder, ready_fd: int) -> None:
+    def __init__(self, settings: Settings, handlers: dict[str, str], endpoint: Endpoint, state: StateFolder, ready: ReadyLine) -> None:
         self._settings = settings
         self._handlers = handlers
         self._endpoint = endpoint
         self._state = state
-        self._ready_fd = ready_fd
+        self._ready_line = ready
         self._kinds: list[tuple[str, int, int]] = []
         self._pending = set(handlers)
         self._devices: list[Device] = []
@@ -174,7 +174,7 @@ class Launcher:
         log.info("ready: %s takes %s from %s with %s", self._state.worker_id, kinds, self._endpoint, slots)
         if self._settings["worker.simulate_gpu"]:
             log.info("the gpu slot is simulated: its jobs run on the CPU")
-        announce(self._ready_fd, {"ready": True, "worker_id": self._state.worker_id, "pid": os.getpid(), "port": self._endpoint.port})
+        self._ready_line.say({"ready": True, "worker_id": self._state.worker_id, "pid": os.getpid(), "port": self._endpoint.port})
         notify("READY=1")
         self._feed_watchdog()
 
@@ -296,6 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     folder is another's), 130 when told twice to stop.
     """
     options = parser().parse_args(argv)
+    ready = ReadyLine(options.ready_fd)
     given = {
         "worker.id": options.id,
         "worker.kinds": options.kinds,
@@ -316,13 +317,13 @@ def main(argv: list[str] | None = None) -> int:
         handlers = chosen_handlers(settings, options.handlers)
         state = open_state(folders().state, settings["worker.id"], settings["worker.state_dir"])
         try:
-            return asyncio.run(Launcher(settings, handlers, endpoint, state, options.ready_fd).run())
+            return asyncio.run(Launcher(settings, handlers, endpoint, state, ready).run())
         finally:
             notify("STOPPING=1")
             state.release()
     except KtrdrError as error:
         sys.stderr.write(f"ktrdr-worker: {error.message}\n" + (f"{error.hint}\n" if error.hint else ""))
-        announce(options.ready_fd, {"ready": False, **error.as_dict()})
+        ready.say({"ready": False, **error.as_dict()})
         return error.exit_code
 
 

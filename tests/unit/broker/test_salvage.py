@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr_broker.bulk import artifact_path
 from ktrdr_broker.model import ArtifactRow, Job, Lookup, Saves
-from ktrdr_broker.salvage import Findings, artifact_path, check, salvage
+from ktrdr_broker.salvage import Findings, check, salvage
 from ktrdr_broker.sqlite import FILE_NAME, SqliteStore
 from ktrdr_broker.startup import FolderLock, StartRefused
 from ktrdr_broker.store import DamagedError

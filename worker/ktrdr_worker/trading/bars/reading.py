@@ -14,7 +14,7 @@ from ktrdr_worker.trading.bars import parquet
 from ktrdr_worker.trading.bars.checks import Columns, Problem, problem
 from ktrdr_worker.trading.bars.moments import Moments, read_moments
 from ktrdr_worker.trading.bars.table import PRICES, DataError
-from ktrdr_worker.trading.bars.text import PIECE, limit, read_fast, read_texts, refuse_others, to_numbers
+from ktrdr_worker.trading.bars.text import PIECE, limit, read_fast, read_texts, refuse_others, separator_hint, to_numbers
 from ktrdr_zmq.strategy.formats import CANONICAL, BarFormat
 
 TIME_NAMES: Final = ("timestamp", "time", "date", "datetime")
@@ -123,10 +123,10 @@ def _fields(names: Sequence[str], form: BarFormat, name: str) -> dict[str, list[
     if doubled:
         raise DataError(f"{name} has the column {doubled[0]} twice.")
     if missing:
-        raise DataError(
-            f"{name} lacks the columns: {', '.join(missing)}. It has: {', '.join(names)[:200]}.",
-            hint="" if form.columns else "ktrdr data import --columns time=Date,open=O,... says which is which.",
-        )
+        hint = separator_hint(names[0], form) if len(names) == 1 else ""
+        if not hint and not form.columns:
+            hint = "ktrdr data import --columns time=Date,open=O,... says which is which."
+        raise DataError(f"{name} lacks the columns: {', '.join(missing)}. It has: {', '.join(names)[:200]}.", hint=hint)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,9 @@ EXACT: Final[dict[str, Any]] = {} if int(pd.__version__.partition(".")[0]) >= 3 
 """How pandas reads a number as Python does, to the last bit: the same bars everywhere."""
 PIECE: Final = 200_000
 """Rows that are read at a time: some tenths of a second."""
+FIELDS: Final = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+SIGNS: Final = 4
+"""Separators that the first line of a file of bars has at least: a time and four prices."""
 NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 
@@ -61,13 +65,34 @@ def read_texts(path: Path, name: str, form: BarFormat, **options: Any) -> pd.Dat
     except pd.errors.EmptyDataError:
         raise DataError(f"{name} is empty.") from None
     except pd.errors.ParserError as error:
-        raise DataError(f"{name} is no regular CSV: {str(error).strip()}") from None
+        raise _irregular(path, name, form, str(error).strip()) from None
     table = table.fillna("")
     if form.headless:
         table.columns = [f"#{number}" for number in range(1, table.shape[1] + 1)]
         return table
     table.columns = [str(column).strip().lower() for column in table.iloc[0]]  # by hand, because pandas would rename doubles
     return table.iloc[1:].reset_index(drop=True)
+
+
+def _irregular(path: Path, name: str, form: BarFormat, told: str) -> DataError:
+    """What pandas told, in our words."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        hint = separator_hint(file.readline(), form)
+    counts = FIELDS.search(told)
+    if counts is None:
+        return DataError(f"{name} is no regular CSV: {told}", hint=hint)
+    expected, row, seen = counts.groups()
+    return DataError(f"{name}, row {row}: it has {seen} fields, where {expected} were expected.", hint=hint)
+
+
+def separator_hint(header: str, form: BarFormat) -> str:
+    """What to say where a file's first line is obviously separated by another sign; else empty."""
+    for sign, said in ((";", "';'"), ("\t", "tab"), ("|", "'|'"), (",", "','")):
+        if form.separator not in header and header.count(sign) >= SIGNS:
+            return (
+                f"Its columns seem to be separated otherwise: ktrdr data import --separator {said}, and --decimal ',' if prices have one."
+            )
+    return ""
 
 
 def read_fast(path: Path, places: dict[str, int], tick: Callable[[float], None]) -> dict[str, Any] | None:
