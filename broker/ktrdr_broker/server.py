@@ -179,12 +179,18 @@ class BrokerServer:
 
     def _from_clients(self, batch: list[list[bytes]]) -> None:
         now, wall = time.monotonic(), time.time_ns() // 1000
+        looked = False
         for peer, *frames in batch:
             try:
                 message, bodies = codec.decode(frames, codec.FROM_CLIENT)
             except ProtocolError as error:
                 self.core.on_bad_message(Port.CLIENT, peer, error, now)
                 continue
+            if not looked and isinstance(
+                message, m.Submit
+            ):  # one taken in that cannot be written waits for its answer as long as that is so
+                self._look_at_disk()
+                looked = True
             lookup = self.core.lookup(Port.CLIENT, message)
             try:
                 found = self._store.find(lookup) if lookup is not None else Found()
@@ -249,9 +255,11 @@ class BrokerServer:
         self._plan_tick()
 
     def _watch_disk(self, now: float) -> None:
-        if now < self._next_disk_check:
-            return
-        self._next_disk_check = now + DISK_CHECK_S
+        if now >= self._next_disk_check:
+            self._next_disk_check = now + DISK_CHECK_S
+            self._look_at_disk()
+
+    def _look_at_disk(self) -> None:
         if self._waiting:
             return  # a failed commit speaks for itself
         free = self._files.free()
